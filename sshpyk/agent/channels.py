@@ -1,0 +1,203 @@
+"""The five sockets of a kernel, joined to its two streams of the link.
+
+To the kernel: each client of the hub has an identity; for each there is a DEALER connection to shell,
+stdin and control with that identity, so the kernel answers each client and asks each for input as if
+it were local. From the kernel: iopub is read before a reply is passed on, so that a reply never
+overtakes its output. Shell, stdin and iopub share the *main* stream; control has its own, so that an
+interrupt passes whatever is queued.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+
+from sshpyk.agent.sockets import KernelSocket, channel_address
+from sshpyk.agent.zmtp import ZmtpPeer
+from sshpyk.link.stream import Message
+from sshpyk.wire import kernel_messages
+from sshpyk.wire.driver import LinkDriver
+from sshpyk.wire.kernel_messages import CONTROL, IOPUB, SHELL, STDIN
+
+NAMES = {SHELL: "shell", STDIN: "stdin", CONTROL: "control"}
+MAX_CLIENTS = 32  # identities kept; every page reload of JupyterLab brings a new one
+_OUR_IDENTITY = b"sshpyk-agent"
+_WELCOME_PATIENCE_S = 0.05
+_DRAIN_POLL_S = 0.02
+
+log = logging.getLogger(__name__)
+
+
+class Streams(NamedTuple):
+    """The numbers of a kernel's two streams."""
+
+    main: int
+    control: int
+
+
+class KernelChannels:
+    """See the module. Made when the kernel is about to listen; :meth:`connect` waits until it does."""
+
+    def __init__(self, info: Dict[str, Any], driver: LinkDriver, streams: Streams) -> None:
+        self._info = info
+        self._driver = driver
+        self._streams = streams
+        driver.link.open(streams.main)
+        driver.link.open(streams.control, urgent=True)
+        self._iopub: Optional[KernelSocket] = None
+        self._clients: OrderedDict[bytes, Dict[int, KernelSocket]] = OrderedDict()
+        self.welcomes = False  # the kernel has greeted our subscription
+        self._listening = asyncio.get_running_loop().create_future()
+        # Sees control requests first; returns whether it has answered the request itself.
+        self.intercept: Callable[[List[bytes]], bool] = lambda parts: False
+
+    # Start
+
+    def try_connect(self) -> bool:
+        """Subscribe to iopub; return whether the kernel listens already."""
+        if self._iopub is None:
+            try:
+                self._iopub = KernelSocket(
+                    channel_address(self._info, "iopub"),
+                    ZmtpPeer(b"SUB"),
+                    self._from_iopub,
+                    self._iopub_ready,
+                )
+                # Shell is bound after iopub; a client's request must find it.
+                KernelSocket(
+                    channel_address(self._info, "shell"), ZmtpPeer(b"DEALER"), lambda _: None
+                ).close()
+            except OSError:
+                self._drop_iopub()
+        return self._iopub is not None
+
+    def _drop_iopub(self) -> None:
+        if self._iopub is not None:
+            self._iopub.close()
+            self._iopub = None
+
+    def _iopub_ready(self) -> None:
+        """Wait a little for the kernel's word that the subscription has arrived (JEP 65)."""
+        loop = asyncio.get_running_loop()
+        loop.call_later(_WELCOME_PATIENCE_S, self._note_listening)
+
+    def _note_listening(self) -> None:
+        if not self._listening.done():
+            self._listening.set_result(None)
+
+    async def wait_listening(self) -> None:
+        """Wait until what the kernel publishes reaches us; then serve both streams."""
+        await self._listening
+        self._driver.claim(self._streams.main, self._from_link)
+        self._driver.claim(self._streams.control, self._from_link, urgent=True)
+
+    # From the link to the kernel
+
+    def _from_link(self, message: Message) -> bool:
+        if message.end:
+            return True
+        channel, views = kernel_messages.unpack(message.payload)
+        parts = [bytes(view) for view in views]
+        if channel not in NAMES or not parts:
+            log.warning("dropped a message for channel %d with %d parts", channel, len(parts))
+            return True
+        if channel == CONTROL and self.intercept(parts):
+            return True
+        sockets = self._client(parts[0])
+        if sockets is None or sockets[channel].send(parts[1:]):
+            return True
+        asyncio.ensure_future(self._consume_when_drained(sockets[channel], message.stream))
+        return False
+
+    def inject(self, parts: Sequence[bytes]) -> None:
+        """Send a control message of our own to the kernel; its reply goes nowhere."""
+        sockets = self._client(_OUR_IDENTITY)
+        if sockets is not None:
+            sockets[CONTROL].send(list(parts))
+
+    async def _consume_when_drained(self, kernel_socket: KernelSocket, stream: int) -> None:
+        while not (kernel_socket.drained or kernel_socket.broken):
+            await asyncio.sleep(_DRAIN_POLL_S)
+        self._driver.consumed(stream)
+
+    def _client(self, identity: bytes) -> Optional[Dict[int, KernelSocket]]:
+        sockets = self._clients.get(identity)
+        if sockets is None:
+            try:
+                sockets = {channel: self._dealer(channel, identity) for channel in NAMES}
+            except OSError as error:
+                log.warning("the kernel takes no connection: %s", error)
+                return None
+            self._clients[identity] = sockets
+            if len(self._clients) > MAX_CLIENTS:
+                _, oldest = self._clients.popitem(last=False)
+                _close_all(oldest)
+        self._clients.move_to_end(identity)
+        return sockets
+
+    def _dealer(self, channel: int, identity: bytes) -> KernelSocket:
+        # An identity that begins with a zero was invented by the hub's socket for a client without
+        # one; ZMTP reserves it, so the kernel gets a name for it.
+        name = b"anonymous-" + identity[1:] if identity.startswith(b"\0") else identity
+        return KernelSocket(
+            channel_address(self._info, NAMES[channel]),
+            ZmtpPeer(b"DEALER", name),
+            lambda messages: self._from_client_socket(channel, identity, messages),
+        )
+
+    # From the kernel to the link
+
+    def _from_iopub(self, messages: List[List[bytes]]) -> None:
+        for parts in messages:
+            if _is_welcome(parts):
+                self.welcomes = True
+                self._note_listening()
+            else:
+                self.publish(IOPUB, parts)
+
+    def _from_client_socket(
+        self, channel: int, identity: bytes, messages: List[List[bytes]]
+    ) -> None:
+        if identity == _OUR_IDENTITY:
+            return
+        if channel == SHELL and self._iopub is not None:
+            self._iopub.read()
+        for parts in messages:
+            self.publish(channel, [identity, *parts])
+
+    def publish(self, channel: int, parts: Sequence[bytes]) -> None:
+        """Send a message of the kernel's (or in its name) to the hub."""
+        stream = self._streams.control if channel == CONTROL else self._streams.main
+        self._driver.send(stream, kernel_messages.pack(channel, parts))
+
+    # End
+
+    def finish(self, status: int) -> None:
+        """Pass on what the dead kernel left in its sockets, then its exit status, then the end."""
+        if self._iopub is not None:
+            self._iopub.drain()
+        for sockets in self._clients.values():
+            for kernel_socket in sockets.values():
+                kernel_socket.drain()
+        self._driver.send(self._streams.main, kernel_messages.pack_exit(status))
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the kernel's sockets and streams."""
+        for stream in self._streams:
+            self._driver.abandon(stream)
+        self._drop_iopub()
+        for sockets in self._clients.values():
+            _close_all(sockets)
+
+
+def _close_all(sockets: Dict[int, KernelSocket]) -> None:
+    for kernel_socket in sockets.values():
+        kernel_socket.close()
+
+
+def _is_welcome(parts: List[bytes]) -> bool:
+    """Whether this is the kernel's greeting of our own subscription; the hub greets its clients."""
+    return len(parts) > 3 and b'"iopub_welcome"' in parts[3]

@@ -1,0 +1,128 @@
+"""A kernel process: the agent is its parent, so only the agent's waitpid may call it dead."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from typing import Any, Dict, List, Mapping, Optional
+
+from sshpyk.agent.kernelspecs import RemoteKernelspec, command
+
+CHANNEL_NAMES = ("shell", "iopub", "stdin", "control", "hb")
+LOG_TAIL_BYTES = 4000
+# What belongs to the ssh session that happened to start the agent, or to another kernel's parent.
+_NOT_INHERITED = ("SSH_CLIENT", "SSH_CONNECTION", "SSH_TTY", "SSH_AUTH_SOCK", "JPY_PARENT_PID")
+
+
+def connection_info(spec: RemoteKernelspec, folder: str, key: str, scheme: str) -> Dict[str, Any]:
+    """Return the content of the kernel's connection file: unix sockets, or loopback TCP."""
+    info: Dict[str, Any] = {"key": key, "signature_scheme": scheme, "kernel_name": ""}
+    if spec.speaks_ipc:
+        ports: List[int] = list(range(1, 6))
+        info.update(transport="ipc", ip=os.path.join(folder, "s"))
+    else:
+        ports = _free_ports()
+        info.update(transport="tcp", ip="127.0.0.1")
+    info.update({f"{name}_port": port for name, port in zip(CHANNEL_NAMES, ports)})
+    return info
+
+
+def _free_ports() -> List[int]:
+    holders = [socket.socket() for _ in CHANNEL_NAMES]
+    try:
+        for holder in holders:
+            holder.bind(("127.0.0.1", 0))
+        return [holder.getsockname()[1] for holder in holders]
+    finally:
+        for holder in holders:
+            holder.close()
+
+
+class KernelProcess:
+    """A running kernel, its private folder and its log."""
+
+    def __init__(
+        self, spec: RemoteKernelspec, info: Dict[str, Any], folder: str, log_path: str
+    ) -> None:
+        self.spec = spec
+        self.info = info
+        self.log_path = log_path
+        self._folder = folder
+        self._process: Optional[subprocess.Popen[bytes]] = None
+
+    def start(self, python: str, env: Mapping[str, str], cwd: str) -> None:
+        """Start the process in a session of its own. Raises OSError when there is no such program."""
+        connection_file = os.path.join(self._folder, "connection.json")
+        _write_private(connection_file, json.dumps(self.info))
+        argv = command(self.spec, python, connection_file)
+        with open(os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as log:
+            self._process = subprocess.Popen(
+                argv,
+                cwd=cwd,
+                env=self._environment(python, env),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def _environment(self, python: str, env: Mapping[str, str]) -> Dict[str, str]:
+        """The agent's environment, then the host's kernelspec, then what the client asked for.
+
+        The interpreter's own folder leads PATH, so that ``!pip`` in a notebook is the kernel's pip.
+        """
+        merged = {key: value for key, value in os.environ.items() if key not in _NOT_INHERITED}
+        folder = os.path.dirname(os.path.abspath(python))
+        merged["PATH"] = folder + os.pathsep + merged.get("PATH", os.defpath)
+        for key, value in self.spec.env.items():
+            merged[key] = os.path.expandvars(value)
+        merged.update(env)
+        return merged
+
+    @property
+    def pid(self) -> int:
+        """The process id, which is also its group's and its session's; 0 before the start."""
+        return self._process.pid if self._process else 0
+
+    def poll(self) -> Optional[int]:
+        """Return the exit status once there is one: a code, or minus a signal's number."""
+        return self._process.poll() if self._process else None
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the kernel and its children, as a local Jupyter does."""
+        if self.poll() is None and self.pid:
+            self._signal_group(number)
+
+    def end_children(self) -> None:
+        """Kill what the kernel left running in its process group. Call right after its death."""
+        self._signal_group(signal.SIGKILL)
+
+    def _signal_group(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+    def log_tail(self) -> str:
+        """Return the last lines of what the kernel wrote to its stdout and stderr."""
+        try:
+            with open(self.log_path, "rb") as log:
+                log.seek(max(0, os.path.getsize(self.log_path) - LOG_TAIL_BYTES))
+                return log.read().decode("utf-8", "replace")
+        except OSError:
+            return ""
+
+    def remove_files(self) -> None:
+        """Remove the private folder with the sockets and the key, and an empty log."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            if os.path.getsize(self.log_path) == 0:
+                os.unlink(self.log_path)
+
+
+def _write_private(path: str, text: str) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)

@@ -1,0 +1,162 @@
+"""What a hub may ask of the agent over its link, and the agent's book of kernels."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from typing import Any, Dict, List, NamedTuple
+
+from sshpyk.agent.channels import Streams
+from sshpyk.agent.kernel import Kernel, KernelState, summary
+from sshpyk.agent.kernelspecs import RemoteKernelspec, find_kernelspec
+from sshpyk.agent.process import KernelProcess, connection_info
+from sshpyk.errors import KernelDied, KernelError, RemoteShellFailed
+from sshpyk.wire.driver import LinkDriver
+from sshpyk.wire.rpc import Params, Rpc
+
+log = logging.getLogger(__name__)
+
+
+class Places(NamedTuple):
+    """Where the agent keeps things on the host."""
+
+    sockets: str  # private, short, emptied when the agent leaves
+    logs: str  # what kernels wrote to stdout and stderr
+
+
+class Book:
+    """All kernels of this user on this host, whoever started them."""
+
+    def __init__(self) -> None:
+        self.kernels: Dict[str, Kernel] = {}
+
+    def check_all(self) -> None:
+        """Notice every death; called on SIGCHLD."""
+        for kernel_id, kernel in list(self.kernels.items()):
+            if not kernel.check_alive():
+                del self.kernels[kernel_id]
+
+    def of(self, driver: LinkDriver) -> List[Kernel]:
+        """Return the kernels that a link carries."""
+        return [kernel for kernel in self.kernels.values() if kernel.driver is driver]
+
+
+class Service:
+    """The operations of one link; see :meth:`__init__` for their names."""
+
+    def __init__(self, driver: LinkDriver, book: Book, places: Places) -> None:
+        self._driver = driver
+        self._book = book
+        self._places = places
+        self.rpc = Rpc(
+            driver,
+            {
+                "start": self._start,
+                "interrupt": self._interrupt,
+                "signal": self._signal,
+                "stop": self._stop,
+                "list": self._list,
+            },
+        )
+
+    async def _start(self, params: Params) -> Params:
+        """Start a kernel and answer when it listens."""
+        python = _interpreter(params["python"])
+        name, kernel_id = params["kernel_name"], params["kernel_id"]
+        loop = asyncio.get_running_loop()
+        spec = await loop.run_in_executor(None, find_kernelspec, name, python)
+        kernel = self._make(spec, params)
+        self._book.kernels[kernel_id] = kernel
+        try:
+            kernel.process.start(python, params["env"], _working_directory(params["cwd"]))
+        except (OSError, KernelError) as error:
+            del self._book.kernels[kernel_id]
+            kernel.process.remove_files()
+            raise _start_failure(error, spec) from error
+        log.info("kernel %s is process %d: %s", kernel_id, kernel.process.pid, name)
+        await kernel.wait_ready()
+        return {
+            "pid": kernel.process.pid,
+            "interrupt_mode": spec.interrupt_mode,
+            "transport": kernel.process.info["transport"],
+            "welcomes": kernel.welcomes,
+        }
+
+    def _make(self, spec: RemoteKernelspec, params: Params) -> Kernel:
+        kernel_id = params["kernel_id"]
+        folder = os.path.join(self._places.sockets, "k" + kernel_id[:12])
+        os.mkdir(folder, 0o700)
+        info = connection_info(spec, folder, params["key"], params["signature_scheme"])
+        info["kernel_name"] = params["kernel_name"]
+        log_path = os.path.join(self._places.logs, f"{kernel_id}.log")
+        process = KernelProcess(spec, info, folder, log_path)
+        return Kernel(kernel_id, process, self._driver, Streams(*params["streams"]))
+
+    def _find(self, params: Params) -> Kernel:
+        kernel = self._book.kernels.get(params["kernel_id"])
+        if kernel is None or kernel.state is KernelState.ENDED:
+            raise KernelDied("the kernel has ended", phase="looking for the kernel")
+        return kernel
+
+    async def _interrupt(self, params: Params) -> Params:
+        self._find(params).interrupt()
+        return {}
+
+    async def _signal(self, params: Params) -> Params:
+        self._find(params).process.signal(params["signal"])
+        return {}
+
+    async def _stop(self, params: Params) -> Params:
+        """End a kernel; one that has ended already is no error."""
+        kernel = self._book.kernels.get(params["kernel_id"])
+        if kernel is not None:
+            await kernel.stop(params["grace_s"])
+        return {}
+
+    async def _list(self, params: Params) -> Params:
+        return {"kernels": [summary(kernel) for kernel in self._book.kernels.values()]}
+
+
+def _interpreter(path: str) -> str:
+    """Return the path of the kernel's interpreter. Raises RemoteShellFailed when there is none."""
+    python = os.path.expanduser(path)
+    if os.sep not in python:
+        return _on_path(python)
+    if os.access(python, os.X_OK) and not os.path.isdir(python):
+        return python
+    raise RemoteShellFailed(
+        f"no interpreter at {python}",
+        phase="starting the kernel",
+        advice="name another one: sshpyk edit --kernel-name … --remote-python PATH",
+    )
+
+
+def _on_path(name: str) -> str:
+    for folder in os.get_exec_path():
+        candidate = os.path.join(folder, name)
+        if os.access(candidate, os.X_OK):
+            return candidate
+    raise RemoteShellFailed(f"no {name} on the host's PATH", phase="starting the kernel")
+
+
+def _working_directory(path: str) -> str:
+    """Return the kernel's working directory. Raises KernelError when it is not one."""
+    folder = os.path.expanduser(path or "~")
+    if os.path.isdir(folder):
+        return folder
+    raise KernelError(
+        f"no folder {folder} for the kernel to work in",
+        phase="starting the kernel",
+        advice="create it on the host, or change remote_cwd: sshpyk edit --kernel-name … --remote-cwd PATH",
+    )
+
+
+def _start_failure(error: Exception, spec: RemoteKernelspec) -> Any:
+    if isinstance(error, KernelError):
+        return error
+    return KernelError(
+        f"cannot run {spec.argv[0]}: {getattr(error, 'strerror', error)}",
+        phase="starting the kernel",
+        said=f"kernelspec: {spec.resource_dir}\nargv: {spec.argv}",
+    )

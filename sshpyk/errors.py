@@ -1,0 +1,137 @@
+"""The one error tree: what failed, on which host, in which phase, what was said, what to do.
+
+Every failure that a user can meet is an instance of :class:`SshpykError`. It is turned into text in
+one place (:meth:`SshpykError.__str__`) and into an exit code in one place (``exit_code``), and it
+crosses process borders (hub -> stand-in -> provisioner) as the JSON of :meth:`SshpykError.to_record`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class SshpykError(Exception):
+    """A failure that a user can do something about.
+
+    ``what`` is one line without a trailing period. ``said`` is the tail of what ssh, the remote shell
+    or the kernel printed, verbatim, possibly of many lines. ``advice`` is what to do next.
+    """
+
+    exit_code: ClassVar[int] = 1
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self, what: str, *, host: str = "", phase: str = "", said: str = "", advice: str = ""
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.host = host
+        self.phase = phase
+        self.said = said.strip()
+        self.advice = advice
+
+    def __str__(self) -> str:
+        head = f"host {self.host}: {self.what}" if self.host else self.what
+        lines = [f"{head} (while {self.phase})" if self.phase else head]
+        lines += [f"  | {line}" for line in self.said.splitlines()]
+        if self.advice:
+            lines.append(f"  -> {self.advice}")
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (error_from_record, (self.to_record(),))
+
+    def to_record(self) -> dict[str, str]:
+        """Return the JSON-ready form that :func:`error_from_record` reads back."""
+        return {
+            "kind": type(self).__name__,
+            "what": self.what,
+            "host": self.host,
+            "phase": self.phase,
+            "said": self.said,
+            "advice": self.advice,
+        }
+
+
+class InvalidInput(SshpykError):
+    """The user named something that cannot be: exit code 2, nothing was changed."""
+
+    exit_code = 2
+
+
+class HostError(SshpykError):
+    """ssh did not bring us to a working agent on the host."""
+
+
+class Unreachable(HostError):
+    """The network or the ssh server did not answer: worth another try later."""
+
+    retryable = True
+
+
+class UnknownHost(HostError):
+    """ssh could not resolve the name."""
+
+    retryable = True
+
+
+class AuthenticationFailed(HostError):
+    """The host wants a credential that ssh does not have without asking a person."""
+
+
+class HostKeyRejected(HostError):
+    """The host key is unknown or has changed; ssh stopped, and so do we."""
+
+
+class RemoteShellFailed(HostError):
+    """The login worked but the account cannot run what we need (no Python, nologin, rc file)."""
+
+
+class ProtocolMismatch(HostError):
+    """The two ends speak different versions of the link protocol."""
+
+
+class LinkLost(HostError):
+    """The agent that held this link is gone, and with it what it held."""
+
+
+class KernelError(SshpykError):
+    """The host is fine, the kernel is not."""
+
+
+class KernelspecNotFound(KernelError):
+    """The host has no kernelspec of that name for that interpreter."""
+
+
+class KernelDied(KernelError):
+    """The kernel process ended before it was ready."""
+
+
+class LaunchTimeout(KernelError):
+    """The kernel was not ready in time; what had been started was stopped again."""
+
+
+class HubError(SshpykError):
+    """The local hub process could not be started or went away."""
+
+
+def _tree(root: type[SshpykError]) -> dict[str, type[SshpykError]]:
+    found = {root.__name__: root}
+    for child in root.__subclasses__():
+        found.update(_tree(child))
+    return found
+
+
+def error_from_record(record: dict[str, str]) -> SshpykError:
+    """Rebuild the error that :meth:`SshpykError.to_record` described.
+
+    A kind that this version does not know becomes a plain :class:`SshpykError`: its text is intact.
+    """
+    kind = _tree(SshpykError).get(record.get("kind", ""), SshpykError)
+    return kind(
+        record.get("what", "unknown failure"),
+        host=record.get("host", ""),
+        phase=record.get("phase", ""),
+        said=record.get("said", ""),
+        advice=record.get("advice", ""),
+    )

@@ -1,0 +1,33 @@
+"""The code of the agent, as it travels to a host that has none running."""
+
+from __future__ import annotations
+
+import functools
+import json
+import zlib
+from importlib import resources
+
+PACKAGES = ("sshpyk.link", "sshpyk.wire", "sshpyk.agent")
+_ALONE = "sshpyk.agent.locate"  # sent as text before everything else
+
+
+def locate_source() -> str:
+    """Return the text of the program that finds or starts the agent."""
+    return resources.files("sshpyk.agent").joinpath("locate.py").read_text(encoding="utf-8")
+
+
+@functools.cache
+def agent_bundle() -> bytes:
+    """Return the agent's modules, compressed: a JSON object of module name to source."""
+    modules = {
+        "sshpyk": '"""The part of sshpyk that runs on a host."""\n',
+        "sshpyk.errors": resources.files("sshpyk").joinpath("errors.py").read_text("utf-8"),
+    }
+    for package in PACKAGES:
+        for file in resources.files(package).iterdir():
+            if file.name.endswith(".py"):
+                stem = file.name[:-3]
+                name = package if stem == "__init__" else f"{package}.{stem}"
+                if name != _ALONE:
+                    modules[name] = file.read_text(encoding="utf-8")
+    return zlib.compress(json.dumps(modules).encode(), 6)

@@ -1,0 +1,155 @@
+"""How local processes reach the hub of a host; starts it where it is not running.
+
+Blocking, and light to import: the stand-in's start-up time is part of every restart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from typing import Any
+
+from sshpyk.errors import HubError
+from sshpyk.ssh.command import SshTarget
+from sshpyk.wire.private import HUB_FOLDER, NoPrivateFolder, is_private, private_folder
+from sshpyk.wire.private import candidates as folder_candidates
+
+_START_PATIENCE_S = 15.0
+_POLL_S = 0.01
+
+
+class HubClient:
+    """One conversation with a hub, in JSON lines; see ``server`` for what may be said."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        self.socket = connected
+        self._received = b""
+
+    def say(self, op: str, **params: Any) -> None:
+        """Send one request or order."""
+        self.socket.sendall(json.dumps({**params, "op": op}).encode() + b"\n")
+
+    def hear(self) -> dict[str, Any] | None:
+        """Return the next record; None when the hub has gone."""
+        while b"\n" not in self._received:
+            try:
+                data = self.socket.recv(65536)
+            except ConnectionError:
+                return None
+            if not data:
+                return None
+            self._received += data
+        line, _, self._received = self._received.partition(b"\n")
+        record: dict[str, Any] = json.loads(line)
+        return record
+
+    @property
+    def has_more(self) -> bool:
+        """Whether :meth:`hear` would return without waiting."""
+        return b"\n" in self._received
+
+    def close(self) -> None:
+        """End the conversation."""
+        self.socket.close()
+
+
+def _socket_path(target: SshTarget) -> str:
+    try:
+        return os.path.join(private_folder(HUB_FOLDER), f"{target.identity}.sock")
+    except NoPrivateFolder as error:
+        raise HubError(str(error), phase="reaching the hub") from error
+
+
+def _try_connect(path: str) -> HubClient | None:
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        client.connect(path)
+    except OSError:
+        client.close()
+        return None
+    return HubClient(client)
+
+
+def reach_hub(target: SshTarget) -> HubClient:
+    """Return a conversation with the hub of ``target``, started if it was not running.
+
+    Raises :class:`HubError` when it does not come up.
+    """
+    path = _socket_path(target)
+    client = _try_connect(path)
+    if client is not None:
+        return client
+    with _start_lock(path):  # one of several kernels that start at once starts the hub
+        client = _try_connect(path)
+        if client is not None:
+            return client
+        process = _spawn(target)
+        deadline_s = time.monotonic() + _START_PATIENCE_S
+        while time.monotonic() < deadline_s:
+            client = _try_connect(path)
+            if client is not None:
+                return client
+            if process.poll() not in (None, 0):
+                break
+            time.sleep(_POLL_S)
+    raise HubError(
+        f"the hub for {target.host} did not start",
+        phase="starting the hub",
+        said=_spawn_errors(process),
+    )
+
+
+@contextlib.contextmanager
+def _start_lock(path: str) -> Any:
+    lock = os.open(path + ".start", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _spawn(target: SshTarget) -> subprocess.Popen[bytes]:
+    config = [target.ssh_config] if target.ssh_config else []
+    words = [sys.executable, "-m", "sshpyk.hub.main", target.host, target.ssh, *config]
+    environment = {key: value for key, value in os.environ.items() if key != "JPY_PARENT_PID"}
+    return subprocess.Popen(
+        words,
+        cwd="/",
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def _spawn_errors(process: subprocess.Popen[bytes]) -> str:
+    if process.poll() is None or process.stderr is None:
+        return ""
+    return process.stderr.read().decode("utf-8", "replace")[-4000:]
+
+
+def stop_all_hubs(timeout_s: float = 10) -> int:
+    """Make every hub of this user leave, with the kernels that it still has; return how many left."""
+    sockets = []
+    for folder in folder_candidates(HUB_FOLDER):
+        if is_private(folder):
+            names = sorted(os.listdir(folder))
+            sockets += [os.path.join(folder, name) for name in names if name.endswith(".sock")]
+    leaving = [client for client in map(_try_connect, sockets) if client is not None]
+    for client in leaving:
+        client.socket.settimeout(timeout_s)
+        with contextlib.suppress(OSError):
+            client.say("quit")
+            client.hear()
+    deadline_s = time.monotonic() + timeout_s
+    while any(map(os.path.exists, sockets)) and time.monotonic() < deadline_s:
+        time.sleep(_POLL_S)
+    return len(leaving)

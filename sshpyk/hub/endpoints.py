@@ -1,0 +1,183 @@
+"""The five ZeroMQ sockets of one kernel, as Jupyter clients on this machine see them.
+
+Bound where the local connection file says; they outlive a restart of the kernel, so that its clients
+need not reconnect. No limit in libzmq may drop a message (HWM 0): what is under way is bounded by the
+link's credit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+
+from sshpyk.errors import HubError
+from sshpyk.link.stream import Message
+from sshpyk.wire import kernel_messages
+from sshpyk.wire.driver import LinkDriver
+from sshpyk.wire.jupyter_messages import Signer
+from sshpyk.wire.kernel_messages import CONTROL, EXITED, IOPUB, SHELL, STDIN
+
+_NAMES = {SHELL: "shell", IOPUB: "iopub", STDIN: "stdin", CONTROL: "control"}
+_ROUTED = (SHELL, STDIN, CONTROL)
+_LINGER_MS = 2000  # after a close: what clients have not read yet
+_COPY_BELOW_BYTES = 64 * 1024
+
+log = logging.getLogger(__name__)
+
+
+class Endpoints:
+    """See the module. ``info`` is the content of the local connection file."""
+
+    def __init__(self, context: zmq.Context[Any], info: dict[str, Any]) -> None:
+        self.info = info
+        self._context = context
+        self._loop = asyncio.get_running_loop()
+        self._sockets: dict[int, zmq.Socket[bytes]] = {}
+        self._driver: LinkDriver | None = None
+        self._streams = (0, 0)
+        self._on_exit: Callable[[int], None] = lambda status: None
+        self._signer = Signer(info.get("key", ""), info.get("signature_scheme", "hmac-sha256"))
+        self._welcomes = False
+        try:
+            for channel, name in _NAMES.items():
+                kind = zmq.XPUB if channel == IOPUB else zmq.ROUTER
+                self._sockets[channel] = self._bind(name, kind)
+            self._heartbeat = self._bind("hb", zmq.ROUTER)
+        except (zmq.ZMQError, KeyError) as error:
+            self.close()
+            raise HubError(
+                f"cannot bind the kernel's local sockets: {error}", phase="binding local sockets"
+            ) from error
+        self._loop.add_reader(self._sockets[IOPUB].FD, self._read_subscriptions)
+
+    def _bind(self, name: str, kind: int) -> zmq.Socket[bytes]:
+        bound: zmq.Socket[bytes] = self._context.socket(kind)
+        bound.linger = _LINGER_MS
+        bound.set_hwm(0)
+        if kind == zmq.XPUB:
+            bound.setsockopt(zmq.XPUB_VERBOSE, 1)
+        else:
+            bound.setsockopt(zmq.ROUTER_HANDOVER, 1)
+            bound.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        if self.info.get("curve_secretkey"):
+            bound.curve_secretkey = self.info["curve_secretkey"].encode()
+            bound.curve_publickey = self.info["curve_publickey"].encode()
+            bound.curve_server = True
+        bound.bind(self.url(name))
+        return bound
+
+    def url(self, name: str) -> str:
+        """Return the ZeroMQ address of a channel."""
+        separator = "-" if self.info["transport"] == "ipc" else ":"
+        return f"{self.info['transport']}://{self.info['ip']}{separator}{self.info[name + '_port']}"
+
+    @property
+    def reachable(self) -> bool:
+        """Whether new clients find the sockets: a client may have removed the files of ipc ones."""
+        if self.info["transport"] != "ipc":
+            return True
+        return all(os.path.exists(self.url(name)[6:]) for name in (*_NAMES.values(), "hb"))
+
+    # A kernel behind them
+
+    def attach(
+        self, driver: LinkDriver, streams: tuple[int, int], on_exit: Callable[[int], None]
+    ) -> None:
+        """Join the sockets to a kernel's streams (main, control); ``on_exit`` gets its status."""
+        self._driver, self._streams, self._on_exit = driver, streams, on_exit
+        driver.claim(streams[0], self._from_kernel)
+        driver.claim(streams[1], self._from_kernel, urgent=True)
+        for channel in _ROUTED:
+            self._loop.add_reader(self._sockets[channel].FD, self._read, channel)
+            self._read(channel)
+        self._loop.add_reader(self._heartbeat.FD, self._answer_heartbeats)
+        self._answer_heartbeats()
+
+    def greet_subscribers(self) -> None:
+        """Send ``iopub_welcome`` to each new subscriber from now on, as this kernel does (JEP 65)."""
+        self._welcomes = True
+        self._read_subscriptions()
+
+    def detach(self) -> None:
+        """The kernel has ended: leave what clients send in the sockets for the next one."""
+        driver, self._driver = self._driver, None
+        if driver is None:
+            return
+        self._welcomes = False
+        for stream in self._streams:
+            driver.abandon(stream)
+        for channel in _ROUTED:
+            self._loop.remove_reader(self._sockets[channel].FD)
+        self._loop.remove_reader(self._heartbeat.FD)
+
+    def close(self) -> None:
+        """Unbind; what clients have not fetched yet is still theirs for a moment."""
+        self.detach()
+        for bound in (*self._sockets.values(), getattr(self, "_heartbeat", None)):
+            if bound is not None and not bound.closed:
+                self._loop.remove_reader(bound.FD)
+                bound.close()
+
+    # From clients
+
+    def _read(self, channel: int) -> None:
+        """Take all that is there: the descriptor tells only of the first (edge-triggered)."""
+        driver, bound = self._driver, self._sockets[channel]
+        while driver is not None and not bound.closed and _readable(bound):
+            parts = bound.recv_multipart(copy=True)
+            stream = self._streams[1] if channel == CONTROL else self._streams[0]
+            driver.send(stream, kernel_messages.pack(channel, parts))
+            driver = self._driver
+
+    def _read_subscriptions(self) -> None:
+        bound = self._sockets[IOPUB]
+        while not bound.closed and _readable(bound):
+            word = bound.recv()
+            if word[:1] == b"\x01" and self._welcomes:
+                topic = word[1:]
+                content = {"subscription": topic.decode("utf-8", "replace")}
+                identities = [topic] if topic else []
+                bound.send_multipart(
+                    self._signer.message("iopub_welcome", content, identities=identities)
+                )
+
+    def _answer_heartbeats(self) -> None:
+        bound = self._heartbeat
+        while not bound.closed and _readable(bound):
+            self._send(bound, bound.recv_multipart())
+
+    # From the kernel
+
+    def _from_kernel(self, message: Message) -> bool:
+        if message.end:
+            return True
+        channel, parts = kernel_messages.unpack(message.payload)
+        if channel == EXITED:
+            self._on_exit(int(bytes(parts[0])))
+            return True
+        bound = self._sockets[channel]
+        self._send(bound, parts, copy=len(message.payload) < _COPY_BELOW_BYTES)
+        # Sending may swallow the edge of what came meanwhile.
+        if channel == IOPUB:
+            self._read_subscriptions()
+        else:
+            self._read(channel)
+        return True
+
+    @staticmethod
+    def _send(bound: zmq.Socket[bytes], parts: Any, *, copy: bool = True) -> None:
+        try:
+            bound.send_multipart(parts, copy=copy)
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            log.debug("dropped a message for a client that has gone")
+
+
+def _readable(bound: zmq.Socket[bytes]) -> bool:
+    return bool(int(bound.getsockopt(zmq.EVENTS)) & zmq.POLLIN)

@@ -1,0 +1,216 @@
+"""The kernels in the hub's care: launch, interrupt, stop, and the end of each.
+
+A kernel has an owner, the stand-in that asked for it; when the owner goes without a word the kernel
+is killed, as a local one would be. The local sockets outlive the kernel for a while, so that a restart
+finds its clients still connected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import zmq
+
+from sshpyk.errors import HubError, KernelError, LaunchTimeout, SshpykError
+from sshpyk.hub.endpoints import Endpoints
+from sshpyk.hub.host import HostLink
+
+ENDPOINTS_LINGER_S = 6.0  # Jupyter's restarter looks every 3 s
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LaunchRequest:
+    """What a stand-in asks for. ``env`` is what is added to the host's own environment."""
+
+    connection_file: str
+    python: str
+    kernel_name: str
+    launch_timeout_s: float
+    env: dict[str, str] = field(default_factory=dict)
+    cwd: str = ""
+
+
+class HubKernel:
+    """A launched kernel. ``on_exit`` gets its status after its last output was handed over."""
+
+    def __init__(self, kernel_id: str, endpoints: Endpoints) -> None:
+        self.kernel_id = kernel_id
+        self.endpoints = endpoints
+        self.on_exit: Callable[[int], None] = lambda status: None
+        self.on_failure: Callable[[SshpykError], None] = lambda error: None
+
+
+class Kernels:
+    """All kernels of one hub, by id, and the local sockets that wait for a restart."""
+
+    def __init__(self, host: HostLink) -> None:
+        self._host = host
+        self._context: zmq.Context[Any] = zmq.Context()
+        self._kernels: dict[str, HubKernel] = {}
+        self._waiting: dict[str, tuple[Endpoints, asyncio.TimerHandle]] = {}
+        host.on_lost_link = self._fail_all
+
+    @property
+    def busy(self) -> bool:
+        """Whether any kernel lives or any local socket is bound."""
+        return bool(self._kernels or self._waiting)
+
+    @property
+    def count(self) -> int:
+        """How many kernels live."""
+        return len(self._kernels)
+
+    async def launch(self, request: LaunchRequest) -> HubKernel:
+        """Start a kernel and join it to its local sockets; nothing stays behind if that fails.
+
+        Raises what went wrong: a HostError, a KernelError (LaunchTimeout among them), a HubError.
+        """
+        kernel_id = secrets.token_hex(16)
+        starting = asyncio.ensure_future(self._launch(kernel_id, request))
+        try:
+            done, _ = await asyncio.wait({starting}, timeout=request.launch_timeout_s)
+            if done:
+                return starting.result()
+        finally:
+            starting.cancel()
+        raise LaunchTimeout(
+            f"the kernel was not ready within {request.launch_timeout_s:g} s",
+            host=self._host.target.host,
+            phase=self._host.phase,
+            advice="raise launch_timeout: sshpyk edit --kernel-name … --launch-timeout SECONDS",
+        )
+
+    async def _launch(self, kernel_id: str, request: LaunchRequest) -> HubKernel:
+        bringing_up = asyncio.ensure_future(self._host.bring_up(request.python))
+        endpoints: Endpoints | None = None
+        try:
+            endpoints = self._take_endpoints(_read_connection_file(request.connection_file))
+            await bringing_up
+            return await self._start(kernel_id, request, endpoints)
+        except BaseException as error:
+            bringing_up.cancel()
+            if endpoints is not None:
+                endpoints.close()
+            if isinstance(error, SshpykError) and not error.host:
+                error.host = self._host.target.host
+            raise
+
+    async def _start(
+        self, kernel_id: str, request: LaunchRequest, endpoints: Endpoints
+    ) -> HubKernel:
+        main, control = self._host.new_streams(2)
+        self._host.phase = "starting the kernel"
+        try:
+            started = await self._host.rpc.call(
+                "start",
+                kernel_id=kernel_id,
+                python=request.python,
+                kernel_name=request.kernel_name,
+                key=endpoints.info.get("key", ""),
+                signature_scheme=endpoints.info.get("signature_scheme", "hmac-sha256"),
+                env=request.env,
+                cwd=request.cwd,
+                streams=[main, control],
+            )
+        except BaseException:
+            # Also when we only gave up waiting: the request may be on its way, and this follows it.
+            self._host.rpc.notify("stop", kernel_id=kernel_id, grace_s=0)
+            for stream in (main, control):
+                self._host.driver.abandon(stream)
+            raise
+        kernel = HubKernel(kernel_id, endpoints)
+        self._kernels[kernel_id] = kernel
+        endpoints.attach(
+            self._host.driver, (main, control), lambda status: self._ended(kernel, status)
+        )
+        if started["welcomes"]:
+            endpoints.greet_subscribers()
+        return kernel
+
+    # What may be asked of a kernel
+
+    def interrupt(self, kernel: HubKernel) -> None:
+        """Interrupt the running cell, in the way that the host's kernelspec asks for."""
+        self._host.rpc.notify("interrupt", kernel_id=kernel.kernel_id)
+
+    def signal(self, kernel: HubKernel, number: int) -> None:
+        """Send a signal to the kernel's process group."""
+        self._host.rpc.notify("signal", kernel_id=kernel.kernel_id, signal=number)
+
+    def stop(self, kernel: HubKernel, grace_s: float) -> None:
+        """End a kernel: politely if there is grace, then by force. Its exit is told as any other."""
+        self._host.rpc.notify("stop", kernel_id=kernel.kernel_id, grace_s=grace_s)
+
+    async def stop_all(self) -> None:
+        """End every kernel that an owner has left behind; called when the hub leaves."""
+        for kernel_id in list(self._kernels):
+            await self._host.rpc.call("stop", kernel_id=kernel_id, grace_s=0)
+
+    # Ends
+
+    def _ended(self, kernel: HubKernel, status: int) -> None:
+        log.info("kernel %s ended with status %d", kernel.kernel_id, status)
+        self._let_go(kernel)
+        kernel.on_exit(status)
+
+    def _fail_all(self, error: SshpykError) -> None:
+        for kernel in list(self._kernels.values()):
+            self._let_go(kernel)
+            kernel.on_failure(error)
+
+    def _let_go(self, kernel: HubKernel) -> None:
+        """Keep the local sockets for the kernel that a restart will put behind them."""
+        self._kernels.pop(kernel.kernel_id, None)
+        kernel.endpoints.detach()
+        urls = _urls(kernel.endpoints.info)
+        timer = asyncio.get_running_loop().call_later(ENDPOINTS_LINGER_S, self._unbind, urls)
+        self._waiting[urls] = (kernel.endpoints, timer)
+
+    def _take_endpoints(self, info: dict[str, Any]) -> Endpoints:
+        """Return sockets for a connection file: those that wait for it, or new ones."""
+        urls = _urls(info)
+        waiting = self._waiting.pop(urls, None)
+        if waiting is not None:
+            endpoints, timer = waiting
+            timer.cancel()
+            if endpoints.info == info and endpoints.reachable:
+                return endpoints
+            endpoints.close()
+        return Endpoints(self._context, info)
+
+    def _unbind(self, urls: str) -> None:
+        endpoints, _ = self._waiting.pop(urls)
+        endpoints.close()
+
+    def close(self) -> None:
+        """Unbind everything."""
+        for endpoints, timer in self._waiting.values():
+            timer.cancel()
+            endpoints.close()
+        for kernel in self._kernels.values():
+            kernel.endpoints.close()
+        self._context.destroy(linger=500)
+
+
+def _urls(info: dict[str, Any]) -> str:
+    ports = [info.get(f"{name}_port") for name in ("shell", "iopub", "stdin", "control", "hb")]
+    return f"{info.get('transport')} {info.get('ip')} {ports}"
+
+
+def _read_connection_file(path: str) -> dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            info = json.load(file)
+    except (OSError, ValueError) as error:
+        raise HubError(f"cannot read the connection file {path}: {error}") from error
+    if not isinstance(info, dict) or "shell_port" not in info:
+        raise KernelError(f"{path} is not a connection file")
+    return info

@@ -1,0 +1,99 @@
+"""The hub's life: one per host and ssh configuration, until nobody needs it any more.
+
+Started by ``client``; ``python -m sshpyk.hub.main HOST SSH [CONFIG]``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import sys
+
+from sshpyk.hub.host import HostLink
+from sshpyk.hub.kernels import Kernels
+from sshpyk.hub.server import Server
+from sshpyk.paths import hub_log
+from sshpyk.ssh.command import SshTarget
+from sshpyk.wire.clock import now_s
+from sshpyk.wire.private import HUB_FOLDER, private_folder
+
+IDLE_S = 300.0  # how long a connection without a kernel is kept, for the next launch to be quick
+_UPKEEP_S = 2.0
+_LOG_LIMIT_BYTES = 1_000_000
+_STOP_PATIENCE_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+def socket_path(target: SshTarget) -> str:
+    """Return where the hub for ``target`` listens."""
+    return os.path.join(private_folder(HUB_FOLDER), f"{target.identity}.sock")
+
+
+async def live(target: SshTarget, path: str) -> None:
+    """Serve until told to leave, or until there has been nothing to do for a while."""
+    host = HostLink(target)
+    kernels = Kernels(host)
+    server = Server(host, kernels)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.quit.set)
+    listener = await server.listen(path)
+    await _until_idle(server)
+    log.info("leaving")
+    listener.close()
+    os.unlink(path)
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(kernels.stop_all(), _STOP_PATIENCE_S)
+    host.close("the hub leaves")
+    kernels.close()
+
+
+async def _until_idle(server: Server) -> None:
+    busy_s = now_s()
+    while now_s() - busy_s < IDLE_S:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(server.quit.wait(), _UPKEEP_S)
+            return
+        if server.busy:
+            busy_s = now_s()
+
+
+def _start_log(target: SshTarget) -> None:
+    path = hub_log(target.identity)
+    if path.exists() and path.stat().st_size > _LOG_LIMIT_BYTES:
+        path.replace(path.with_suffix(".log.1"))
+    os.umask(0o077)
+    logging.basicConfig(
+        filename=path,
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s",
+    )
+
+
+def main() -> None:
+    """Be the hub for the target on the command line, unless another process is."""
+    host, ssh, *config = sys.argv[1:]
+    target = SshTarget(host, ssh, config[0] if config else None)
+    path = socket_path(target)
+    lock = os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return
+    _start_log(target)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    try:
+        asyncio.run(live(target, path))
+    except Exception:
+        log.exception("the hub failed")
+        raise
+
+
+if __name__ == "__main__":
+    main()

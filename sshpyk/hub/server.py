@@ -1,0 +1,171 @@
+"""What local processes may ask of the hub: JSON lines on its unix socket.
+
+One connection, one conversation. A stand-in's goes on for the life of its kernel::
+
+    -> {"op": "launch", "connection_file": …, "python": …, "kernel_name": …, "launch_timeout_s": 60, …}
+    <- {"event": "ready"}                      or  {"event": "failed", "error": {…}}
+    -> {"op": "interrupt"} | {"op": "stop", "grace_s": 5} | {"op": "signal", "signal": 10}
+    <- {"event": "exited", "status": 0}        or  {"event": "failed", "error": {…}}
+
+If it ends before ``exited``, its kernel is killed. ``{"op": "status"}`` answers one record, and
+``{"op": "quit"}`` makes the hub leave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from typing import Any
+
+from sshpyk.errors import HubError, SshpykError
+from sshpyk.hub.host import HostLink
+from sshpyk.hub.kernels import HubKernel, Kernels, LaunchRequest
+
+_LINE_LIMIT_BYTES = 16 * 1024 * 1024
+
+log = logging.getLogger(__name__)
+
+
+class Server:
+    """See the module."""
+
+    def __init__(self, host: HostLink, kernels: Kernels) -> None:
+        self.quit = asyncio.Event()
+        self._host = host
+        self._kernels = kernels
+        self._conversations: set[asyncio.Task[None]] = set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether anybody is connected or anything lives."""
+        return bool(self._conversations) or self._kernels.busy
+
+    async def listen(self, path: str) -> asyncio.AbstractServer:
+        """Begin to accept conversations."""
+        return await asyncio.start_unix_server(self._accept, path, limit=_LINE_LIMIT_BYTES)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._conversations.add(task)
+        try:
+            await _Conversation(self, reader, writer).run()
+        except asyncio.CancelledError:
+            pass  # the hub leaves
+        except (ConnectionError, ValueError, KeyError, TypeError) as error:
+            log.warning("a conversation ended: %r", error)
+        finally:
+            self._conversations.discard(task)
+            writer.close()
+
+    def status(self) -> dict[str, Any]:
+        """Return the state of the link and the number of kernels."""
+        return {
+            "pid": os.getpid(),
+            "host": self._host.target.host,
+            "link": self._host.state.value,
+            "kernels": self._kernels.count,
+        }
+
+    @property
+    def kernels(self) -> Kernels:
+        """The kernels in this hub's care."""
+        return self._kernels
+
+
+class _Conversation:
+    """One connection of a local process."""
+
+    def __init__(
+        self, server: Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._server = server
+        self._reader = reader
+        self._writer = writer
+        self._over = asyncio.Event()
+
+    async def run(self) -> None:
+        """Answer until the other end goes or its kernel has ended."""
+        while True:
+            record = await self._read()
+            if record is None:
+                return
+            if record["op"] == "launch":
+                await self._launch(LaunchRequest(**_without_op(record)))
+                return
+            if record["op"] == "status":
+                self._say(**self._server.status())
+            elif record["op"] == "quit":
+                self._server.quit.set()
+                self._say(event="leaving")
+            else:
+                error = HubError(f"the hub does not know the operation {record['op']}")
+                self._say(event="failed", error=error.to_record())
+
+    async def _read(self) -> dict[str, Any] | None:
+        line = await self._reader.readline()
+        return json.loads(line) if line else None
+
+    def _say(self, **record: Any) -> None:
+        self._writer.write(json.dumps(record).encode() + b"\n")
+
+    async def _launch(self, request: LaunchRequest) -> None:
+        launching = asyncio.ensure_future(self._server.kernels.launch(request))
+        orders: asyncio.Future[dict[str, Any] | None] = asyncio.ensure_future(self._read())
+        await asyncio.wait([launching, orders], return_when=asyncio.FIRST_COMPLETED)
+        if not launching.done():  # the owner gave up, whatever it said last
+            launching.cancel()
+            await asyncio.wait({launching})
+            return
+        try:
+            kernel = launching.result()
+        except SshpykError as error:
+            orders.cancel()
+            self._say(event="failed", error=error.to_record())
+            return
+        kernel.on_exit = self._exited
+        kernel.on_failure = self._failed
+        self._say(event="ready", kernel_id=kernel.kernel_id)
+        await self._obey(kernel, orders)
+
+    async def _obey(self, kernel: HubKernel, orders: asyncio.Future[dict[str, Any] | None]) -> None:
+        """Carry out the owner's orders until the kernel has ended or the owner is gone."""
+        over = asyncio.ensure_future(self._over.wait())
+        while True:
+            await asyncio.wait([orders, over], return_when=asyncio.FIRST_COMPLETED)
+            if over.done():
+                orders.cancel()
+                await self._writer.drain()
+                return
+            record = orders.result() if orders.exception() is None else None
+            if record is None:
+                over.cancel()
+                kernel.on_exit = lambda status: None
+                log.info("the owner of kernel %s has gone; ending it", kernel.kernel_id)
+                self._server.kernels.stop(kernel, grace_s=0)
+                return
+            self._carry_out(kernel, record)
+            orders = asyncio.ensure_future(self._read())
+
+    def _carry_out(self, kernel: HubKernel, record: dict[str, Any]) -> None:
+        kernels = self._server.kernels
+        if record["op"] == "interrupt":
+            kernels.interrupt(kernel)
+        elif record["op"] == "stop":
+            kernels.stop(kernel, float(record["grace_s"]))
+        elif record["op"] == "signal":
+            kernels.signal(kernel, int(record["signal"]))
+
+    def _exited(self, status: int) -> None:
+        self._say(event="exited", status=status)
+        self._over.set()
+
+    def _failed(self, error: SshpykError) -> None:
+        self._say(event="failed", error=error.to_record())
+        self._over.set()
+
+
+def _without_op(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if key != "op"}

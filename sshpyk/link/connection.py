@@ -1,0 +1,275 @@
+"""One connection: the bytes of one ssh process, carrying a link for a while.
+
+Calling protocol. The side that dialled makes ``Connection.initiate(link, epoch)``; the other side
+makes ``Connection.accept()`` and, when :meth:`Connection.receive_data` returns
+:class:`HelloReceived`, looks up or creates the link and calls :meth:`Connection.answer`. From then on
+both do the same: feed what was read to :meth:`receive_data` and act on its events; write what
+:meth:`data_to_send` returns, whenever the descriptor takes more; call :meth:`tick` about once a
+second. After :class:`Broken` close the descriptors; the link resumes on the next connection.
+
+States and what moves them::
+
+    OPENING --the peer's HELLO, or the link's first epoch--> ATTACHED --the next one attached--> FENCED
+       any --BYE, protocol error, the peer has lost the link--> CLOSED
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Callable, NamedTuple, Union
+
+from sshpyk.link import frames
+from sshpyk.link.frames import Frame, FrameReader, Hello, LinkProtocolError
+from sshpyk.link.link import Link
+from sshpyk.link.pacing import PROGRESS_EVERY_BYTES, Pacing
+from sshpyk.link.stream import Message
+
+PING_IDLE_S = 10.0  # a quiet connection is asked this often
+PING_WAITING_S = 2.0  # ... and this often while something of ours is unacknowledged
+SUSPECT_AFTER_S = 5.0  # nothing received for so long after a question: dial another one
+
+
+class State(enum.Enum):
+    """Where a connection is in its life; see the module's docstring."""
+
+    OPENING = "opening"
+    ATTACHED = "attached"
+    FENCED = "fenced"
+    CLOSED = "closed"
+
+
+class HelloReceived(NamedTuple):
+    """The peer has opened the connection: find its link and call :meth:`Connection.answer`."""
+
+    hello: Hello
+
+
+class Resumed(NamedTuple):
+    """The connection carries the link now. ``known``: the peer had kept the link's state."""
+
+    epoch: int
+    known: bool
+
+
+class PeerLeft(NamedTuple):
+    """The peer has given the whole link up; nothing more will come for it."""
+
+    reason: str
+
+
+class Broken(NamedTuple):
+    """The peer broke the protocol, as ``reason`` says; close this connection and nothing else."""
+
+    reason: str
+
+
+Event = Union[HelloReceived, Resumed, PeerLeft, Broken, Message]
+
+
+class Connection:
+    """See the module's docstring for the calling protocol."""
+
+    def __init__(self, link: Link | None, epoch: int) -> None:
+        self.state = State.OPENING
+        self.epoch = epoch
+        self._link = link
+        self._reader = FrameReader()
+        self._control: list[bytes] = []  # frames that go before any DATA
+        self._pacing = Pacing()
+        self._received_bytes = 0
+        self._progress_bytes = 0
+        self._last_received_s: float | None = None
+        self._ping_sent_s: float | None = None
+        self._ping_token = 0
+        self._hello_received = False
+        self._held: list[Frame] = []  # what came behind a HELLO that is not answered yet
+
+    @classmethod
+    def initiate(cls, link: Link, epoch: int) -> Connection:
+        """Open a connection for a link that we own; its HELLO is the first thing to send.
+
+        A link that never had a connection starts sending at once: its peer can have nothing of it.
+        """
+        connection = cls(link, epoch)
+        connection._control.append(frames.encode_hello(link.hello(epoch)))
+        if link.epoch == 0:
+            link.attach(epoch)
+            connection.state = State.ATTACHED
+        return connection
+
+    @classmethod
+    def accept(cls) -> Connection:
+        """Wait for a peer that will say which link it brings."""
+        return cls(None, 0)
+
+    def answer(self, link: Link, hello: Hello) -> list[Event]:
+        """Carry ``link`` for the peer that said ``hello``; return what it sent behind it.
+
+        Raises LinkProtocolError for an epoch that is not newer than the link's.
+        """
+        reply = link.hello(hello.epoch)
+        link.attach(hello.epoch, hello)
+        link.confirmed = True
+        self._link = link
+        self._control.append(frames.encode_hello(reply))
+        self.state = State.ATTACHED
+        held, self._held = self._held, []
+        now_s = self._last_received_s or 0.0
+        self._ask(now_s)
+        return self._handle(held, now_s)
+
+    def fence(self) -> None:
+        """Another connection carries the link now: nothing of this one counts any more."""
+        self.state = State.FENCED
+
+    def leave(self, reason: str) -> bytes:
+        """Give the whole link up; write the returned bytes, then close."""
+        self.state = State.CLOSED
+        return frames.encode_bye(reason)
+
+    # Bytes in
+
+    def receive_data(self, data: bytes, now_s: float) -> list[Event]:
+        """Take what was read; return the events in order. Nothing comes of a fenced connection.
+
+        A fault of the peer's is the last event, never an exception: the messages before it count.
+        """
+        if self.state in (State.FENCED, State.CLOSED):
+            return []
+        self._last_received_s = now_s
+        try:
+            received = self._reader.feed(data)
+        except LinkProtocolError as error:
+            return [self._break(error)]
+        return self._handle(received, now_s)
+
+    def _break(self, error: LinkProtocolError) -> Event:
+        self.state = State.CLOSED
+        return Broken(str(error))
+
+    def _handle(self, received: list[Frame], now_s: float) -> list[Event]:
+        events: list[Event] = []
+        for place, frame in enumerate(received):
+            try:
+                event = _HANDLERS[type(frame)](self, frame, now_s)
+            except LinkProtocolError as error:
+                event = self._break(error)
+            if event is not None:
+                events.append(event)
+            if isinstance(event, HelloReceived):
+                self._held = received[place + 1 :]
+                break
+            if self.state is State.CLOSED:
+                break
+        return events
+
+    def _on_hello(self, hello: Hello, now_s: float) -> Event:
+        if self._hello_received:
+            raise LinkProtocolError("second HELLO")
+        self._hello_received = True
+        link = self._link
+        if link is None:
+            self.epoch = hello.epoch
+            return HelloReceived(hello)
+        if hello.epoch != self.epoch or hello.link_id != link.link_id:
+            raise LinkProtocolError("HELLO for another link or epoch")
+        if link.confirmed and not hello.resumed:
+            self.state = State.CLOSED
+            return Resumed(self.epoch, known=False)
+        if self.state is State.OPENING:
+            link.attach(self.epoch, hello)
+            self.state = State.ATTACHED
+        link.confirmed = True
+        self._ask(now_s)
+        return Resumed(self.epoch, known=True)
+
+    def _on_data(self, data: frames.Data, now_s: float) -> Event | None:
+        self._received_bytes += len(data.chunk)
+        return self._attached_link().receive_data(data)
+
+    def _on_ack(self, ack: frames.Ack, now_s: float) -> None:
+        self._attached_link().receive_ack(ack)
+
+    def _on_progress(self, progress: frames.Progress, now_s: float) -> None:
+        if not self._pacing.reported(progress.received_bytes, now_s):
+            raise LinkProtocolError("PROGRESS beyond what was sent")
+
+    def _on_ping(self, ping: frames.Ping, now_s: float) -> None:
+        self._control.append(frames.encode_pong(ping.token))
+
+    def _on_pong(self, pong: frames.Pong, now_s: float) -> None:
+        if self._ping_sent_s is not None and pong.token == self._ping_token:
+            self._pacing.measured_round_trip(now_s - self._ping_sent_s)
+            self._ping_sent_s = None
+
+    def _on_bye(self, bye: frames.Bye, now_s: float) -> Event:
+        self.state = State.CLOSED
+        return PeerLeft(bye.reason)
+
+    def _attached_link(self) -> Link:
+        if self._link is None or self.state is not State.ATTACHED:
+            raise LinkProtocolError("stream frame before HELLO")
+        return self._link
+
+    # Bytes out
+
+    def data_to_send(self, limit_bytes: int, now_s: float) -> list[bytes]:
+        """Return buffers to write, of about ``limit_bytes`` in all; an empty list means none.
+
+        Asked late and in small portions, it keeps urgent streams ahead of what others have queued.
+        """
+        out: list[bytes] = self._control
+        self._control = []
+        link = self._link
+        if self.state is not State.ATTACHED or link is None:
+            return out
+        out += [frames.encode_ack(ack) for ack in link.take_acks()]
+        if self._received_bytes - self._progress_bytes >= PROGRESS_EVERY_BYTES:
+            self._progress_bytes = self._received_bytes
+            out.append(frames.encode_progress(self._received_bytes))
+        size = 0
+        while size < limit_bytes and self._pacing.room_bytes > 0:
+            chosen = link.next_chunk(self._pacing.chunk_bytes)
+            if chosen is None:
+                break
+            fields, chunk = chosen
+            out.append(frames.encode_data_header(fields, len(chunk)))
+            if chunk:
+                out.append(chunk)  # type: ignore[arg-type]  # any buffer will do for writev
+            self._pacing.sent(len(chunk), now_s)
+            size += len(chunk) + 64
+        return out
+
+    # Time
+
+    def tick(self, now_s: float) -> bool:
+        """Ask a quiet peer for a sign of life; return whether the connection is suspect.
+
+        Only bytes received count as life: that a write succeeded says nothing about the line.
+        """
+        if self.state is not State.ATTACHED or self._link is None:
+            return False
+        if self._last_received_s is None:
+            self._last_received_s = now_s
+        if self._ping_sent_s is not None:
+            return now_s - max(self._ping_sent_s, self._last_received_s) > SUSPECT_AFTER_S
+        patience_s = PING_WAITING_S if self._link.unacknowledged else PING_IDLE_S
+        if now_s - self._last_received_s >= patience_s:
+            self._ask(now_s)
+        return False
+
+    def _ask(self, now_s: float) -> None:
+        self._ping_token += 1
+        self._ping_sent_s = now_s
+        self._control.append(frames.encode_ping(self._ping_token))
+
+
+_HANDLERS: dict[type[object], Callable[..., Event | None]] = {
+    Hello: Connection._on_hello,
+    frames.Data: Connection._on_data,
+    frames.Ack: Connection._on_ack,
+    frames.Progress: Connection._on_progress,
+    frames.Ping: Connection._on_ping,
+    frames.Pong: Connection._on_pong,
+    frames.Bye: Connection._on_bye,
+}

@@ -1,0 +1,245 @@
+"""What travels on a connection: frames, and the reader that cuts them out of bytes.
+
+Every frame is a type (u8), the length of its body (u32) and the body; integers are big-endian.
+
+====  ========  ==================================================================================
+type  name      body
+====  ========  ==================================================================================
+1     HELLO     JSON of :class:`Hello`; the first frame each way, never again on that connection
+2     DATA      stream u32, seq u64, offset u64, seen u64, flags u8, then the chunk itself
+3     ACK       stream u32, seq u64 (all messages below it were handed over), credit u64 (bytes)
+4     PROGRESS  received u64: bytes of DATA chunks that arrived on this connection so far
+5     PING      token u64
+6     PONG      token u64 of the PING
+7     BYE       UTF-8 reason: the sender gives the whole link up
+====  ========  ==================================================================================
+
+Every length is checked against the cap of its type before a byte of the body is kept, so a hostile
+peer cannot make us allocate more than one frame.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import asdict, dataclass, field
+from typing import Any, Callable, NamedTuple, Union
+
+VERSIONS = (1,)
+MAX_CHUNK_BYTES = 64 * 1024
+MAX_HELLO_BYTES = 4 * 1024 * 1024
+MAX_BYE_BYTES = 4096
+
+FLAG_LAST_CHUNK = 1  # this chunk completes its message
+FLAG_END = 2  # the (empty) message is the last of its stream
+
+HELLO, DATA, ACK, PROGRESS, PING, PONG, BYE = range(1, 8)
+
+_HEADER = struct.Struct(">BI")
+_DATA = struct.Struct(">BIIQQQB")
+_DATA_BODY = struct.Struct(">IQQQB")
+_ACK = struct.Struct(">IQQ")
+_U64 = struct.Struct(">Q")
+
+
+class LinkProtocolError(Exception):
+    """The peer sent what the protocol does not allow; the connection that brought it must close.
+
+    The link and its streams are unharmed: they resume on the next connection.
+    """
+
+
+@dataclass(frozen=True)
+class Hello:
+    """Who speaks, and how far it has received.
+
+    ``streams`` maps a stream id to ``(seq, offset)``: the next byte that the speaker expects, as the
+    number of the message and the offset inside it; ``over`` does so for streams that have ended at the
+    speaker's side and perhaps not yet at the other. ``resumed`` is false when the speaker had never
+    heard of the link before: for an epoch above 1 this means that the link's state was lost.
+    """
+
+    link_id: str
+    epoch: int
+    resumed: bool = False
+    versions: tuple[int, ...] = VERSIONS
+    streams: dict[int, tuple[int, int]] = field(default_factory=dict)
+    over: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+
+class Data(NamedTuple):
+    """One chunk of one message. ``seen``: see :class:`sshpyk.link.stream.Message`."""
+
+    stream: int
+    seq: int
+    offset: int
+    seen: int
+    flags: int
+    chunk: bytes
+
+
+class Ack(NamedTuple):
+    """Messages below ``seq`` were handed over; bytes below position ``credit`` may be sent."""
+
+    stream: int
+    seq: int
+    credit: int
+
+
+class Progress(NamedTuple):
+    """Bytes of DATA chunks received on this connection so far."""
+
+    received_bytes: int
+
+
+class Ping(NamedTuple):
+    """A question that any living peer answers with a :class:`Pong` of the same token."""
+
+    token: int
+
+
+class Pong(NamedTuple):
+    """The answer to a :class:`Ping`."""
+
+    token: int
+
+
+class Bye(NamedTuple):
+    """The peer has given up the whole link, for ``reason``."""
+
+    reason: str
+
+
+Frame = Union[Hello, Data, Ack, Progress, Ping, Pong, Bye]
+
+
+def _frame(kind: int, body: bytes) -> bytes:
+    return _HEADER.pack(kind, len(body)) + body
+
+
+def encode_hello(hello: Hello) -> bytes:
+    """Return the frame that opens a connection."""
+    return _frame(HELLO, json.dumps(asdict(hello), separators=(",", ":")).encode())
+
+
+def encode_data_header(data: Data, size_bytes: int) -> bytes:
+    """Return the header of a DATA frame whose chunk of ``size_bytes`` the caller appends itself."""
+    return _DATA.pack(
+        DATA,
+        _DATA_BODY.size + size_bytes,
+        data.stream,
+        data.seq,
+        data.offset,
+        data.seen,
+        data.flags,
+    )
+
+
+def encode_ack(ack: Ack) -> bytes:
+    """Return an ACK frame."""
+    return _frame(ACK, _ACK.pack(*ack))
+
+
+def encode_progress(received_bytes: int) -> bytes:
+    """Return a PROGRESS frame."""
+    return _frame(PROGRESS, _U64.pack(received_bytes))
+
+
+def encode_ping(token: int) -> bytes:
+    """Return a PING frame."""
+    return _frame(PING, _U64.pack(token))
+
+
+def encode_pong(token: int) -> bytes:
+    """Return a PONG frame."""
+    return _frame(PONG, _U64.pack(token))
+
+
+def encode_bye(reason: str) -> bytes:
+    """Return a BYE frame; a long reason is cut to what the peer accepts."""
+    return _frame(BYE, reason.encode()[:MAX_BYE_BYTES])
+
+
+def _decode_hello(body: bytes) -> Hello:
+    record = json.loads(body.decode())
+    link_id, epoch, resumed = record["link_id"], _natural(record["epoch"]), record["resumed"]
+    if not (isinstance(link_id, str) and 0 < len(link_id) <= 64 and isinstance(resumed, bool)):
+        raise ValueError("malformed HELLO")
+    versions = tuple(_natural(version) for version in record["versions"])
+    streams, over = _positions(record["streams"]), _positions(record["over"])
+    return Hello(link_id, epoch, resumed, versions, streams, over)
+
+
+def _positions(record: Any) -> dict[int, tuple[int, int]]:
+    return {
+        _natural(int(stream)): (_natural(seq), _natural(offset))
+        for stream, (seq, offset) in record.items()
+    }
+
+
+def _natural(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 64:
+        raise ValueError("not a natural number")
+    return value
+
+
+def _decode_data(body: bytes) -> Data:
+    stream, seq, offset, seen, flags = _DATA_BODY.unpack_from(body)
+    return Data(stream, seq, offset, seen, flags, body[_DATA_BODY.size :])
+
+
+# type -> (name, smallest body, largest body, decoder)
+_KINDS: dict[int, tuple[str, int, int, Callable[[bytes], Frame]]] = {
+    HELLO: ("HELLO", 2, MAX_HELLO_BYTES, _decode_hello),
+    DATA: ("DATA", _DATA_BODY.size, _DATA_BODY.size + MAX_CHUNK_BYTES, _decode_data),
+    ACK: ("ACK", _ACK.size, _ACK.size, lambda body: Ack(*_ACK.unpack(body))),
+    PROGRESS: ("PROGRESS", 8, 8, lambda body: Progress(*_U64.unpack(body))),
+    PING: ("PING", 8, 8, lambda body: Ping(*_U64.unpack(body))),
+    PONG: ("PONG", 8, 8, lambda body: Pong(*_U64.unpack(body))),
+    BYE: ("BYE", 0, MAX_BYE_BYTES, lambda body: Bye(body.decode("utf-8", "replace"))),
+}
+
+
+class FrameReader:
+    """Cut frames out of a connection's bytes, however they were split on the way."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Take the next bytes and return the frames that they complete, in order.
+
+        Raises :class:`LinkProtocolError` for anything malformed; the reader is then of no more use.
+        """
+        buffer = self._buffer
+        buffer += data
+        frames: list[Frame] = []
+        position = 0
+        with memoryview(buffer) as view:
+            while len(buffer) - position >= _HEADER.size:
+                kind, size = _HEADER.unpack_from(buffer, position)
+                start = position + _HEADER.size
+                name, decode = self._check_header(kind, size)
+                if len(buffer) - start < size:
+                    break
+                position = start + size
+                frames.append(self._decode(name, decode, bytes(view[start:position])))
+        del buffer[:position]
+        return frames
+
+    @staticmethod
+    def _check_header(kind: int, size: int) -> tuple[str, Callable[[bytes], Frame]]:
+        try:
+            name, smallest, largest, decode = _KINDS[kind]
+        except KeyError:
+            raise LinkProtocolError("unknown frame type %d" % kind) from None
+        if not smallest <= size <= largest:
+            raise LinkProtocolError("%s frame of %d bytes" % (name, size))
+        return name, decode
+
+    @staticmethod
+    def _decode(name: str, decode: Callable[[bytes], Frame], body: bytes) -> Frame:
+        try:
+            return decode(body)
+        except (ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError):
+            raise LinkProtocolError(f"malformed {name} frame") from None

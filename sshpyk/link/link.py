@@ -1,0 +1,161 @@
+"""A link: all the streams between one client and one host, whatever connections come and go.
+
+The link owns the streams; a :class:`~sshpyk.link.connection.Connection` carries it for a while. At
+most one connection is *attached*; attaching the next one fences the one before, and both senders
+continue from the byte that the peer said it expects.
+"""
+
+from __future__ import annotations
+
+from sshpyk.link.frames import Ack, Data, Hello, LinkProtocolError
+from sshpyk.link.stream import Message, Receiver, Sender
+
+
+class Stream:
+    """Both halves of one stream; ``urgent`` streams are sent before all others."""
+
+    def __init__(self, number: int, *, urgent: bool) -> None:
+        self.sender = Sender(number)
+        self.receiver = Receiver(number)
+        self.urgent = urgent
+
+    @property
+    def over(self) -> bool:
+        """Whether both directions have ended, acknowledged and handed over."""
+        sender = self.sender
+        return sender.finished and sender.drained and self.receiver.all_consumed
+
+
+class Link:
+    """The streams of one link. See the package's docstring for who calls what."""
+
+    def __init__(self, link_id: str) -> None:
+        self.link_id = link_id
+        self.epoch = 0  # of the attached connection, or of the last that was
+        self.confirmed = False  # the peer has said HELLO: it holds state of ours
+        self._streams: dict[int, Stream] = {}
+        self._over: dict[
+            int, tuple[int, int]
+        ] = {}  # forgotten streams that the peer may still name
+        self._turns: list[int] = []  # round robin: stream ids, next first
+        self._acks_due: set[int] = set()
+
+    # What the owner does
+
+    def open(self, number: int, *, urgent: bool = False) -> None:
+        """Make a stream known; idempotent. A stream that the peer uses first opens by itself."""
+        stream = self._streams.get(number)
+        if stream is None:
+            if number in self._over:
+                raise ValueError("stream %d is over" % number)
+            self._streams[number] = Stream(number, urgent=urgent)
+            self._turns.append(number)
+        else:
+            stream.urgent = stream.urgent or urgent
+
+    def is_over(self, number: int) -> bool:
+        """Whether both directions of a stream have ended and its state is gone."""
+        return number in self._over
+
+    def send(self, number: int, payload: bytes) -> None:
+        """Queue a message on a stream. It is kept until the peer has acknowledged it."""
+        stream = self._streams[number]
+        stream.sender.push(payload, stream.receiver.consumed_seq)
+
+    def finish(self, number: int) -> None:
+        """End our direction of a stream after what was queued; idempotent."""
+        stream = self._streams.get(number)
+        if stream is not None and not stream.sender.finished:
+            stream.sender.push(b"", stream.receiver.consumed_seq, end=True)
+
+    def consumed(self, number: int) -> None:
+        """Note that the consumer has taken the oldest message it was given on this stream."""
+        stream = self._streams[number]
+        stream.receiver.consume()
+        self._acks_due.add(number)
+
+    def backlog_bytes(self, number: int) -> int:
+        """Bytes queued on a stream that the peer has not acknowledged."""
+        stream = self._streams.get(number)
+        return stream.sender.backlog_bytes if stream else 0
+
+    @property
+    def unacknowledged(self) -> bool:
+        """Whether anything that we sent or queued still waits for the peer."""
+        return any(not stream.sender.drained for stream in self._streams.values())
+
+    # What a connection does
+
+    def hello(self, epoch: int) -> Hello:
+        """Describe how far we have received, for the HELLO of a new connection."""
+        positions = {number: stream.receiver.position for number, stream in self._streams.items()}
+        return Hello(
+            self.link_id, epoch, resumed=self.epoch > 0, streams=positions, over=dict(self._over)
+        )
+
+    def attach(self, epoch: int, peer: Hello | None = None) -> None:
+        """Continue on a new connection, whose peer has received as far as it says (None: nothing).
+
+        Raises LinkProtocolError when the peer expects what was never sent.
+        """
+        if epoch <= self.epoch:
+            raise LinkProtocolError("epoch %d after %d" % (epoch, self.epoch))
+        live, over = (peer.streams, peer.over) if peer else ({}, {})
+        for number, stream in self._streams.items():
+            stream.sender.rewind(*live.get(number, over.get(number, (0, 0))))
+        self._over = {number: at for number, at in self._over.items() if number in live}
+        self._acks_due.update(self._streams)
+        self.epoch = epoch
+
+    def receive_data(self, data: Data) -> Message | None:
+        """Accept a chunk; return the message that it completes, if it does."""
+        if data.stream in self._over:
+            return None
+        self.open(data.stream)
+        receiver = self._streams[data.stream].receiver
+        message = receiver.take(data)
+        if receiver.ack_due:
+            self._acks_due.add(data.stream)
+        return message
+
+    def receive_ack(self, ack: Ack) -> None:
+        """Free what the peer has taken. A stream that only the peer has opened yet is no fault."""
+        stream = self._streams.get(ack.stream)
+        if stream is None:
+            if ack.seq and ack.stream not in self._over:
+                raise LinkProtocolError("ACK of the unknown stream %d" % ack.stream)
+            return
+        stream.sender.acknowledge(ack)
+        self._forget_if_over(ack.stream)
+
+    def take_acks(self) -> list[Ack]:
+        """Return the acknowledgements that are due."""
+        acks = []
+        for number in sorted(self._acks_due):
+            acks.append(self._streams[number].receiver.make_ack())
+        due, self._acks_due = self._acks_due, set()
+        for number in due:
+            self._forget_if_over(number)
+        return acks
+
+    def next_chunk(self, limit_bytes: int) -> tuple[Data, memoryview] | None:
+        """Return the next chunk in fair order: urgent streams first, then each stream in turn."""
+        chosen = None
+        for place, number in enumerate(self._turns):
+            stream = self._streams[number]
+            if stream.sender.ready and (chosen is None or stream.urgent):
+                chosen = place
+                if stream.urgent:
+                    break
+        if chosen is None:
+            return None
+        number = self._turns.pop(chosen)
+        self._turns.append(number)
+        return self._streams[number].sender.next_chunk(limit_bytes)
+
+    def _forget_if_over(self, number: int) -> None:
+        stream = self._streams.get(number)
+        if stream is not None and stream.over and number not in self._acks_due:
+            self._over[number] = stream.receiver.position
+            del self._streams[number]
+            self._turns.remove(number)

@@ -1,0 +1,120 @@
+"""What Jupyter sees: a provisioner whose local process stands for the remote kernel.
+
+jupyter_client's ``LocalProvisioner`` manages that process: ``poll`` is a local waitpid, signals go to
+a local pid, and neither ever touches the network. This subclass adds what a plain process cannot do:
+a launch that waits for the kernel and raises the reason of a failure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+from jupyter_client.connect import KernelConnectionInfo
+from jupyter_client.manager import KernelManager
+from jupyter_client.provisioning.local_provisioner import LocalProvisioner
+
+from sshpyk.errors import HubError, error_from_record
+from sshpyk.kernelconfig import RemoteKernel
+from sshpyk.launch import launch_record
+
+# What a launch may take beyond its own timeout before we stop believing the stand-in.
+_GRACE_S = 30.0
+
+
+class SSHKernelProvisioner(LocalProvisioner):
+    """Launch a kernel on a host, through a stand-in. See the module."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        # jupyter_client passes the config of kernel.json as keyword arguments beside its own traits.
+        traits = self.trait_names()
+        config = {key: kwargs.pop(key) for key in list(kwargs) if key not in traits}
+        super().__init__(**kwargs)
+        self._remote = RemoteKernel.from_config(config)
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
+        """Start the stand-in and return when the kernel listens.
+
+        Called by KernelManager after ``pre_launch`` has written the connection file. Raises an
+        :class:`~sshpyk.errors.SshpykError` with host, phase and what was said, within the launch
+        timeout; nothing stays behind then.
+        """
+        environment = kwargs.get("env") or os.environ
+        record = launch_record(
+            self._remote,
+            os.path.realpath(self._manager.connection_file),
+            self._environment_to_send(environment),
+        )
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        try:
+            fd = theirs.fileno()
+            command = [sys.executable, "-m", "sshpyk.standin", "--provisioner-fd", str(fd)]
+            # The folder of a notebook is a local one; the stand-in has no use for it.
+            kwargs.update(pass_fds=[fd], cwd=None)
+            info = await super().launch_kernel([*command, *self._label()], **kwargs)
+            theirs.close()
+            await self._await_ready(ours, record)
+        except BaseException:
+            await self._end_stand_in()
+            raise
+        finally:
+            theirs.close()
+            ours.close()
+        return info
+
+    @property
+    def _manager(self) -> KernelManager:
+        if self.parent is None:
+            raise HubError("a kernel of sshpyk's is launched through a KernelManager")
+        manager: KernelManager = self.parent
+        return manager
+
+    def _label(self) -> list[str]:
+        """Words for people who read ``ps``."""
+        return ["--kernel", self.kernel_spec.display_name.replace("\n", " ")]
+
+    def _environment_to_send(self, environment: Any) -> dict[str, str]:
+        """Return what was set for this kernel: the kernelspec's env, and what the caller changed.
+
+        The rest of the Jupyter server's environment describes another machine.
+        """
+        own = self.kernel_spec.env
+        return {
+            key: value
+            for key, value in environment.items()
+            if key in own or key == "JPY_SESSION_NAME" or os.environ.get(key) != value
+        }
+
+    async def _await_ready(self, ours: socket.socket, record: dict[str, Any]) -> None:
+        """Send the request and wait for the outcome, without holding up Jupyter's loop."""
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(ours, json.dumps(record).encode() + b"\n")
+        answer = b""
+        patience_s = self._remote.launch_timeout + _GRACE_S
+        while not answer.endswith(b"\n"):
+            data = await asyncio.wait_for(loop.sock_recv(ours, 65536), patience_s)
+            if not data:
+                raise HubError(
+                    "the stand-in ended without a word; its words are in the Jupyter server's log",
+                    host=self._remote.ssh_host_alias,
+                    phase="launching",
+                )
+            answer += data
+        outcome = json.loads(answer)
+        if "error" in outcome:
+            raise error_from_record(outcome["error"])
+
+    async def _end_stand_in(self) -> None:
+        if self.process is not None:
+            await self.send_signal(signal.SIGKILL)
+            await self.wait()
+
+    def get_shutdown_wait_time(self, recommended: float = 5.0) -> float:
+        """Return how long Jupyter waits for a shutdown before it kills: the larger of both wishes."""
+        return max(recommended, self._remote.shutdown_timeout)

@@ -1,0 +1,135 @@
+"""One link in an event loop: its streams' consumers, and the carrier of the moment.
+
+The same at both ends. A consumer claims a stream with a handler; the handler returns whether it has
+taken the message, and otherwise calls :meth:`LinkDriver.consumed` when it has. Messages of a stream
+that nobody has claimed yet wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Callable
+
+from sshpyk.link.connection import Broken, Event, PeerLeft, Resumed
+from sshpyk.link.link import Link
+from sshpyk.link.stream import Message
+from sshpyk.wire.carrier import Carrier
+from sshpyk.wire.clock import now_s
+
+Handler = Callable[[Message], bool]
+
+TICK_S = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class LinkDriver:
+    """See the module. The owner sets the ``on_…`` callbacks that it cares about."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self.carrier: Carrier | None = None
+        self.on_resumed: Callable[[Carrier, bool], None] = lambda carrier, known: None
+        self.on_lost: Callable[[Carrier, str], None] = lambda carrier, reason: None
+        self.on_suspect: Callable[[], None] = lambda: None
+        self.on_peer_left: Callable[[str], None] = lambda reason: None
+        self._handlers: dict[int, Handler] = {}
+        self._unclaimed: dict[int, list[Message]] = {}
+        self._loop = asyncio.get_running_loop()
+        self._tick_timer = self._loop.call_later(TICK_S, self._tick)
+
+    # What consumers do
+
+    def claim(self, stream: int, handler: Handler, *, urgent: bool = False) -> None:
+        """Hand every message of ``stream`` to ``handler``, beginning with those that wait."""
+        self.link.open(stream, urgent=urgent)
+        self._handlers[stream] = handler
+        for message in self._unclaimed.pop(stream, []):
+            self._hand_over(message)
+
+    def abandon(self, stream: int) -> None:
+        """Drop what comes on ``stream`` from now on, and end our direction of it."""
+        if self.link.is_over(stream):
+            return
+        self.claim(stream, lambda message: True)
+        self.finish(stream)
+
+    def send(self, stream: int, payload: bytes) -> None:
+        """Queue a message; it arrives exactly once, whatever happens to the connection."""
+        self.link.send(stream, payload)
+        self.wake()
+
+    def finish(self, stream: int) -> None:
+        """End our direction of ``stream`` after what was queued."""
+        self.link.finish(stream)
+        self.wake()
+
+    def consumed(self, stream: int) -> None:
+        """Acknowledge the oldest message that a handler did not take at once."""
+        self.link.consumed(stream)
+        self.wake()
+
+    def wake(self) -> None:
+        """Send soon what there is to send, if there is a connection."""
+        if self.carrier is not None:
+            self.carrier.wake()
+
+    # What the owner does
+
+    def carry_by(self, carrier: Carrier) -> None:
+        """Let ``carrier`` carry the link; the one before is fenced and closed."""
+        previous = self.carrier
+        if previous is not None and previous is not carrier:
+            previous.connection.fence()
+            previous.close()
+        self.carrier = carrier
+        self.adopt(carrier)
+        self.wake()
+
+    def adopt(self, carrier: Carrier) -> None:
+        """Take a carrier's events. One that is still opening carries the link once it resumed."""
+        carrier.on_event = self._on_event
+        carrier.on_lost = self._on_carrier_lost
+
+    def leave(self, reason: str) -> None:
+        """Give the link up for good and tell the peer if it can be told."""
+        self._tick_timer.cancel()
+        carrier, self.carrier = self.carrier, None
+        if carrier is not None:
+            carrier.close(carrier.connection.leave(reason))
+
+    def _on_event(self, carrier: Carrier, event: Event) -> None:
+        if isinstance(event, Message):
+            self._hand_over(event)
+        elif isinstance(event, Resumed):
+            if event.known:
+                self.carry_by(carrier)
+            self.on_resumed(carrier, event.known)
+        elif isinstance(event, PeerLeft):
+            self.on_peer_left(event.reason)
+        elif isinstance(event, Broken):
+            log.warning("connection %d: %s", carrier.connection.epoch, event.reason)
+
+    def _hand_over(self, message: Message) -> None:
+        handler = self._handlers.get(message.stream)
+        if handler is None:
+            self._unclaimed.setdefault(message.stream, []).append(message)
+            return
+        if message.end:
+            del self._handlers[message.stream]
+        if handler(message):
+            self.consumed(message.stream)
+
+    def _on_carrier_lost(self, carrier: Carrier, reason: str) -> None:
+        if carrier is self.carrier:
+            self.carrier = None
+        self.on_lost(carrier, reason)
+
+    def _tick(self) -> None:
+        self._tick_timer = self._loop.call_later(TICK_S, self._tick)
+        carrier = self.carrier
+        if carrier is not None:
+            if carrier.connection.tick(now_s()):
+                self.on_suspect()
+            carrier.wake()

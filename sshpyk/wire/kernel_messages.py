@@ -1,0 +1,53 @@
+"""What travels on a kernel's streams: ZeroMQ messages with the name of their channel.
+
+A message is the channel (u8), the number of parts (u16), the length of each (u64), and the parts. The
+parts are those that the ROUTER or PUB socket of a kernel would see: for shell, control and stdin the
+first is the identity of the client. One more kind tells how the kernel process ended.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple, Sequence, Union
+
+SHELL, IOPUB, STDIN, CONTROL, EXITED = range(5)
+
+_HEAD = struct.Struct(">BH")
+
+Part = Union[bytes, memoryview]
+
+
+class ChannelMessage(NamedTuple):
+    """A multipart message on one of the channels above."""
+
+    channel: int
+    parts: list[memoryview]
+
+
+def pack(channel: int, parts: Sequence[Part]) -> bytes:
+    """Return the payload for a stream; ``parts`` are buffers of any kind."""
+    sizes = struct.pack(">%dQ" % len(parts), *[len(part) for part in parts])
+    return b"".join([_HEAD.pack(channel, len(parts)), sizes, *parts])
+
+
+def unpack(payload: bytes) -> ChannelMessage:
+    """Return what :func:`pack` packed, without copying. Raises ValueError for anything else."""
+    try:
+        channel, count = _HEAD.unpack_from(payload)
+        sizes = struct.unpack_from(">%dQ" % count, payload, _HEAD.size)
+    except struct.error as error:
+        raise ValueError(f"truncated kernel message: {error}") from None
+    position = _HEAD.size + 8 * count
+    view = memoryview(payload)
+    if position + sum(sizes) != len(view) or channel > EXITED:
+        raise ValueError("malformed kernel message")
+    parts = []
+    for size in sizes:
+        parts.append(view[position : position + size])
+        position += size
+    return ChannelMessage(channel, parts)
+
+
+def pack_exit(status: int) -> bytes:
+    """Return the payload that tells the kernel's exit status: a code, or minus a signal's number."""
+    return pack(EXITED, [b"%d" % status])

@@ -1,0 +1,100 @@
+"""Requests, answers and notices on stream 0 of a link, as JSON objects.
+
+The link delivers each message exactly once, so a request needs no retry and no idempotency: it waits
+out any outage. Either side may ask; an answer carries the request's id.
+
+    {"id": 7, "op": "start", …}   {"id": 7, "result": {…}}   {"id": 7, "error": {…}}   {"op": "exited", …}
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from typing import Any, Awaitable, Callable, Dict
+
+from sshpyk.errors import SshpykError, error_from_record
+from sshpyk.link.stream import Message
+from sshpyk.wire.driver import LinkDriver
+
+RPC_STREAM = 0
+
+Params = Dict[str, Any]
+Operation = Callable[[Params], Awaitable[Params]]
+
+log = logging.getLogger(__name__)
+
+
+class Rpc:
+    """Both roles at once: ``operations`` answers the peer's requests, :meth:`call` makes ours."""
+
+    def __init__(self, driver: LinkDriver, operations: dict[str, Operation]) -> None:
+        self._driver = driver
+        self._operations = operations
+        self._waiting: dict[int, asyncio.Future[Params]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._last_id = 0
+        driver.claim(RPC_STREAM, self._on_message, urgent=True)
+
+    async def call(self, op: str, **params: Any) -> Params:
+        """Ask the peer and wait for its answer, across outages; raises what the peer raised."""
+        self._last_id += 1
+        number = self._last_id
+        answer: asyncio.Future[Params] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = answer
+        self._send({**params, "id": number, "op": op})
+        try:
+            return await answer
+        finally:
+            self._waiting.pop(number, None)
+
+    def notify(self, op: str, **params: Any) -> None:
+        """Tell the peer something that needs no answer."""
+        self._send({**params, "op": op})
+
+    def fail_all(self, error: SshpykError) -> None:
+        """Answer every waiting call with ``error``: the peer will not."""
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(error)
+
+    def _send(self, record: Params) -> None:
+        self._driver.send(RPC_STREAM, json.dumps(record, separators=(",", ":")).encode())
+
+    def _on_message(self, message: Message) -> bool:
+        if message.end:
+            return True
+        record = json.loads(message.payload)
+        if "op" in record:
+            task = asyncio.ensure_future(self._serve(record))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        else:
+            self._on_answer(record)
+        return True
+
+    def _on_answer(self, record: Params) -> None:
+        answer = self._waiting.get(record["id"])
+        if answer is None or answer.done():
+            return
+        if "error" in record:
+            answer.set_exception(error_from_record(record["error"]))
+        else:
+            answer.set_result(record["result"])
+
+    async def _serve(self, record: Params) -> None:
+        reply: Params = {}
+        try:
+            operation = self._operations.get(record["op"])
+            if operation is None:
+                raise SshpykError(
+                    "the other end does not know the operation {}".format(record["op"])
+                )
+            reply["result"] = await operation(record)
+        except SshpykError as error:
+            reply["error"] = error.to_record()
+        except Exception as error:  # outermost: the peer must get its answer
+            log.exception("operation %s failed", record["op"])
+            reply["error"] = SshpykError("{} failed: {!r}".format(record["op"], error)).to_record()
+        if "id" in record:
+            self._send({**reply, "id": record["id"]})

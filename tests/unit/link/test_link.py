@@ -1,0 +1,287 @@
+"""Two cores back to back: exactly once, in order, fair, whatever happens to the connection."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sshpyk.link import stream as stream_module
+from sshpyk.link.connection import Connection, PeerLeft
+from sshpyk.link.frames import LinkProtocolError
+from tests.unit.link.pair import Pair
+
+payloads = st.lists(st.binary(max_size=300), max_size=8)
+
+
+def test_messages_arrive_in_order_each_way():
+    pair = Pair()
+    pair.connect()
+    for end in (pair.hub, pair.agent):
+        end.link.open(1)
+        for index in range(20):
+            end.link.send(1, b"%s %d" % (end.name.encode(), index))
+    pair.settle()
+    assert pair.agent.payloads(1) == [b"hub %d" % i for i in range(20)]
+    assert pair.hub.payloads(1) == [b"agent %d" % i for i in range(20)]
+    assert not pair.hub.link.unacknowledged
+    assert not pair.agent.link.unacknowledged
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    to_agent=payloads,
+    to_hub=payloads,
+    portion=st.integers(1, 400),
+    take=st.integers(1, 200),
+    cuts=st.lists(st.integers(0, 60), max_size=12),
+)
+def test_cut_at_any_byte_delivers_exactly_once_in_order(to_agent, to_hub, portion, take, cuts):
+    pair = Pair(portion)
+    for end, messages in ((pair.hub, to_agent), (pair.agent, to_hub)):
+        for number in (1, 3):
+            end.link.open(number, urgent=number == 3)
+            for payload in messages:
+                end.link.send(number, payload)
+    pair.connect()
+    for steps in cuts:
+        for _ in range(steps):
+            pair.step(take)
+        pair.connect()
+    pair.settle(take)
+    for number in (1, 3):
+        assert pair.agent.payloads(number) == to_agent
+        assert pair.hub.payloads(number) == to_hub
+    assert pair.alive
+    assert not pair.hub.link.unacknowledged
+    assert not pair.agent.link.unacknowledged
+
+
+def test_every_cut_offset_of_a_recorded_session_is_survived():
+    def session() -> Pair:
+        pair = Pair(portion=200)
+        for end in (pair.hub, pair.agent):
+            end.link.open(1)
+            for index in range(5):
+                end.link.send(1, bytes([index]) * (40 * index))
+            end.link.finish(1)
+        pair.connect()
+        return pair
+
+    expected = [bytes([index]) * (40 * index) for index in range(5)]
+    for cut in range(1, 1500, 7):
+        pair = session()
+        moved = 0
+        while moved < cut and pair.step(1):
+            moved += 1
+        pair.connect()
+        pair.settle()
+        assert pair.agent.payloads(1) == expected
+        assert pair.hub.payloads(1) == expected
+        assert pair.alive
+
+
+def test_message_cut_in_the_middle_continues_from_its_offset():
+    pair = Pair()
+    pair.hub.link.open(1)
+    pair.hub.link.send(1, b"x" * 1_000_000)
+    pair.connect()
+    for _ in range(10):
+        pair.step()
+    _, offset = pair.agent.link.hello(99).streams[1]
+    assert 0 < offset < 1_000_000
+    pair.connect()
+    sent = 0
+    while pair.agent.handed == []:
+        before = len(pair.wire["agent"])
+        pair.step()
+        sent += len(pair.wire["agent"]) - before
+    assert pair.agent.payloads(1) == [b"x" * 1_000_000]
+    assert pair.hub.link.backlog_bytes(1) in (0, 1_000_000)
+
+
+def test_acknowledgement_waits_for_the_consumer():
+    pair = Pair()
+    pair.agent.consume_at_once = False
+    pair.hub.link.open(1)
+    pair.hub.link.send(1, b"held")
+    pair.connect()
+    pair.settle()
+    assert pair.agent.payloads(1) == [b"held"]
+    assert pair.hub.link.backlog_bytes(1) == 4
+    pair.agent.link.consumed(1)
+    pair.settle()
+    assert pair.hub.link.backlog_bytes(1) == 0
+
+
+def test_credit_holds_the_sender_back_when_nobody_consumes():
+    pair = Pair()
+    pair.agent.consume_at_once = False
+    pair.hub.link.open(1)
+    for _ in range(40):
+        pair.hub.link.send(1, b"x" * 1_000_000)
+    pair.connect()
+    pair.settle()
+    received = len(pair.agent.handed) * 1_000_000
+    window = stream_module.CREDIT_WINDOW_BYTES
+    assert window - 1_000_000 <= received <= window + 1_000_000
+    handed = 0
+    while handed < 40:
+        while handed < len(pair.agent.handed):
+            pair.agent.link.consumed(1)
+            handed += 1
+        pair.settle()
+    assert not pair.hub.link.unacknowledged
+
+
+def test_message_larger_than_the_window_passes():
+    pair = Pair()
+    pair.agent.consume_at_once = False
+    pair.hub.link.open(1)
+    pair.hub.link.send(1, b"x" * (3 * stream_module.CREDIT_WINDOW_BYTES))
+    pair.connect()
+    pair.settle()
+    assert [len(p) for p in pair.agent.payloads(1)] == [3 * stream_module.CREDIT_WINDOW_BYTES]
+
+
+def test_urgent_stream_overtakes_a_large_message():
+    pair = Pair()
+    pair.hub.link.open(1)
+    pair.hub.link.open(3, urgent=True)
+    pair.hub.link.send(1, b"x" * 50_000_000)
+    pair.connect()
+    for _ in range(20):
+        pair.step()
+    assert pair.agent.handed == []
+    pair.hub.link.send(3, b"interrupt")
+    for _ in range(3):
+        pair.step()
+    assert pair.agent.payloads(3) == [b"interrupt"]
+    assert pair.agent.payloads(1) == []
+
+
+def test_two_streams_take_turns():
+    pair = Pair()
+    for number in (1, 3):
+        pair.hub.link.open(number)
+        pair.hub.link.send(number, b"x" * 2_000_000)
+    pair.connect()
+    order = []
+    while len(order) < 40:
+        chosen = pair.hub.link.next_chunk(10_000)
+        assert chosen is not None
+        order.append(chosen[0].stream)
+    assert order == [1, 3] * 20
+
+
+def test_seen_tells_what_the_sender_had_been_handed():
+    pair = Pair()
+    pair.hub.link.open(1)
+    pair.connect()
+    pair.agent.link.open(1)
+    for index in range(3):
+        pair.agent.link.send(1, b"output %d" % index)
+    pair.hub.link.send(1, b"early")
+    pair.settle()
+    pair.hub.link.send(1, b"late")
+    pair.settle()
+    assert [m.seen for m in pair.agent.handed] == [0, 3]
+
+
+def test_finished_stream_is_forgotten_by_both_ends_and_its_number_stays_used():
+    pair = Pair()
+    pair.connect()
+    pair.hub.link.open(5)
+    pair.hub.link.send(5, b"last words")
+    pair.hub.link.finish(5)
+    pair.settle()
+    pair.agent.link.finish(5)
+    pair.settle()
+    assert pair.agent.payloads(5) == [b"last words"]
+    assert [m.end for m in pair.hub.handed] == [True]
+    with pytest.raises(ValueError, match="over"):
+        pair.hub.link.open(5)
+    pair.connect()
+    pair.settle()
+    pair.connect()
+    pair.settle()
+    assert pair.alive
+    assert pair.hub.link.hello(9).over == {}
+    assert pair.agent.link.hello(9).over == {}
+
+
+def test_first_connection_that_never_arrived_is_no_loss():
+    pair = Pair()
+    pair.hub.link.open(1)
+    pair.hub.link.send(1, b"start")
+    pair.connect()
+    assert pair.hub.connection is not None
+    pair.hub.connection.data_to_send(1000, 0.0)  # written into a connection that died at once
+    pair.connect()
+    pair.settle()
+    assert pair.agent.payloads(1) == [b"start"]
+    assert [r.known for r in pair.hub.resumed] == [True]
+
+
+def test_peer_that_lost_the_link_is_told_apart():
+    pair = Pair()
+    pair.connect()
+    pair.settle()
+    pair.agent.link = type(pair.agent.link)(pair.agent.link.link_id)
+    pair.connect()
+    pair.settle()
+    assert [r.known for r in pair.hub.resumed] == [True, False]
+
+
+def test_old_epoch_is_refused():
+    pair = Pair()
+    pair.connect()
+    pair.settle()
+    with pytest.raises(LinkProtocolError, match="epoch"):
+        pair.hub.link.attach(1)
+
+
+def test_bye_is_reported_with_its_reason():
+    pair = Pair()
+    pair.connect()
+    pair.settle()
+    assert pair.hub.connection is not None and pair.agent.connection is not None
+    events = pair.agent.connection.receive_data(pair.hub.connection.leave("idle"), pair.now)
+    assert events == [PeerLeft("idle")]
+
+
+def test_silence_after_a_question_makes_the_connection_suspect_and_any_byte_clears_it():
+    pair = Pair()
+    pair.connect()
+    pair.settle()
+    connection = pair.hub.connection
+    assert isinstance(connection, Connection)
+    assert not connection.tick(pair.now)
+    assert not connection.tick(pair.now + 11)  # asks
+    question = connection.data_to_send(1000, pair.now)
+    assert question
+    assert not connection.tick(pair.now + 15)
+    assert connection.tick(pair.now + 17)
+    assert pair.agent.connection is not None
+    pair.agent.connection.receive_data(b"".join(question), pair.now)
+    pair.now += 18
+    pair.settle()
+    assert not connection.tick(pair.now)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=400), st.booleans())
+def test_malformed_bytes_break_the_connection_and_nothing_else(junk, after_hello):
+    pair = Pair()
+    pair.hub.link.open(1)
+    pair.connect()
+    if after_hello:
+        pair.settle()
+    assert pair.agent.connection is not None
+    pair.agent.act(list(pair.agent.connection.receive_data(junk, pair.now)))
+    pair.hub.link.send(1, b"still here")
+    pair.epoch = max(pair.epoch, pair.agent.link.epoch)
+    if pair.agent.handed == [] and pair.agent.link.hello(9).streams in ({}, {1: (0, 0)}):
+        pair.connect()
+        pair.settle()
+        assert pair.agent.payloads(1) == [b"still here"]
