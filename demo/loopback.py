@@ -11,7 +11,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -131,7 +130,5 @@ def _user_name() -> str:
 
 
 if __name__ == "__main__":
-    with LoopbackHost() as host:
-        print(f"ssh -F {host.ssh_config} {ALIAS}    (Ctrl+C ends it)", file=sys.stderr)
-        with contextlib.suppress(KeyboardInterrupt):
-            host._process.wait()
+    with LoopbackHost() as host, contextlib.suppress(KeyboardInterrupt):
+        host._process.wait()

@@ -38,17 +38,19 @@ RENAMED = {
     "remote_kernel_launch_timeout": "launch_timeout",
 }
 # Keys of 1.x that have lost their purpose: kept in the file, no reason to warn.
-_OBSOLETE = frozenset(
-    {
-        *("existing", "persistent", "persistent_file", "independent_local_processes"),
-        *("raise_on_ssh_config_error", "remote_pythonhome", "ssh_verbose"),
-    }
+_OBSOLETE = (
+    *("existing", "persistent", "persistent_file", "independent_local_processes"),
+    *("raise_on_ssh_config_error", "remote_pythonhome", "ssh_verbose"),
 )
+_MAX_SHOWN = 500
 
 
 def refused(key: str, value: object, rule: str) -> InvalidInput:
     """Return the error for a value that breaks a rule: it names the key, the value and the rule."""
-    return InvalidInput(f"{key} {value!r}: {rule}")
+    shown = repr(value)
+    if len(shown) > _MAX_SHOWN:
+        shown = f"{shown[:_MAX_SHOWN]}..."
+    return InvalidInput(f"{key} {shown}: {rule}")
 
 
 def check_text(key: str, value: object) -> str:
@@ -229,14 +231,14 @@ class RemoteKernel:
             # 1.25's `edit --remote-python` left an older prefix beside it, and ignored that.
             log.warning("remote_python_prefix is ignored: remote_python is given as well")
         extra = {key: value for key, value in given.items() if key not in _RULES}
-        for key in sorted(set(extra) - _OBSOLETE):
+        for key in sorted(set(extra).difference(_OBSOLETE)):
             log.warning("unknown config key %r is ignored (and kept)", key)
         return cls(**known, extra=extra)
 
     @property
     def unknown_keys(self) -> list[str]:
         """The config keys that neither this version nor 1.x knows: most likely misspelt."""
-        return sorted(set(self.extra) - _OBSOLETE)
+        return sorted(set(self.extra).difference(_OBSOLETE))
 
     def to_config(self) -> dict[str, Any]:
         """Return the config for kernel.json: what differs from the defaults, and ``extra``."""

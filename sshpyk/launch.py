@@ -6,7 +6,6 @@ from typing import Any
 
 from sshpyk.errors import InvalidInput
 from sshpyk.kernelconfig import RemoteKernel
-from sshpyk.ssh.command import SshTarget
 
 
 def launch_record(

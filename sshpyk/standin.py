@@ -135,7 +135,9 @@ class StandIn:
             return b""
 
     def _on_signal(self, number: int) -> None:
-        with contextlib.suppress(OSError):  # a hub that has gone is noticed by what it says: nothing
+        with contextlib.suppress(
+            OSError
+        ):  # a hub that has gone is noticed by what it says: nothing
             if number == signal.SIGINT:
                 self._hub.say("interrupt")
             elif number in (signal.SIGTERM, signal.SIGHUP):

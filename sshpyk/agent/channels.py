@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, NamedTuple, Sequence
 
 from sshpyk.agent.sockets import KernelSocket, channel_address
 from sshpyk.agent.zmtp import ZmtpPeer
@@ -40,18 +40,18 @@ class Streams(NamedTuple):
 class KernelChannels:
     """See the module. Made when the kernel is about to listen; :meth:`connect` waits until it does."""
 
-    def __init__(self, info: Dict[str, Any], driver: LinkDriver, streams: Streams) -> None:
+    def __init__(self, info: dict[str, Any], driver: LinkDriver, streams: Streams) -> None:
         self._info = info
         self._driver = driver
         self._streams = streams
         driver.link.open(streams.main)
         driver.link.open(streams.control, urgent=True)
-        self._iopub: Optional[KernelSocket] = None
-        self._clients: OrderedDict[bytes, Dict[int, KernelSocket]] = OrderedDict()
+        self._iopub: KernelSocket | None = None
+        self._clients: OrderedDict[bytes, dict[int, KernelSocket]] = OrderedDict()
         self.welcomes = False  # the kernel has greeted our subscription
         self._listening = asyncio.get_running_loop().create_future()
         # Sees control requests first; returns whether it has answered the request itself.
-        self.intercept: Callable[[List[bytes]], bool] = lambda parts: False
+        self.intercept: Callable[[list[bytes]], bool] = lambda parts: False
 
     # Start
 
@@ -108,7 +108,7 @@ class KernelChannels:
         sockets = self._client(parts[0])
         if sockets is None or sockets[channel].send(parts[1:]):
             return True
-        asyncio.ensure_future(self._consume_when_drained(sockets[channel], message.stream))
+        self._consume_when_drained(sockets[channel], message.stream)
         return False
 
     def inject(self, parts: Sequence[bytes]) -> None:
@@ -117,12 +117,14 @@ class KernelChannels:
         if sockets is not None:
             sockets[CONTROL].send(list(parts))
 
-    async def _consume_when_drained(self, kernel_socket: KernelSocket, stream: int) -> None:
-        while not (kernel_socket.drained or kernel_socket.broken):
-            await asyncio.sleep(_DRAIN_POLL_S)
-        self._driver.consumed(stream)
+    def _consume_when_drained(self, kernel_socket: KernelSocket, stream: int) -> None:
+        if kernel_socket.drained or kernel_socket.broken:
+            self._driver.consumed(stream)
+        else:
+            loop = asyncio.get_running_loop()
+            loop.call_later(_DRAIN_POLL_S, self._consume_when_drained, kernel_socket, stream)
 
-    def _client(self, identity: bytes) -> Optional[Dict[int, KernelSocket]]:
+    def _client(self, identity: bytes) -> dict[int, KernelSocket] | None:
         sockets = self._clients.get(identity)
         if sockets is None:
             try:
@@ -149,7 +151,7 @@ class KernelChannels:
 
     # From the kernel to the link
 
-    def _from_iopub(self, messages: List[List[bytes]]) -> None:
+    def _from_iopub(self, messages: list[list[bytes]]) -> None:
         for parts in messages:
             if _is_welcome(parts):
                 self.welcomes = True
@@ -158,7 +160,7 @@ class KernelChannels:
                 self.publish(IOPUB, parts)
 
     def _from_client_socket(
-        self, channel: int, identity: bytes, messages: List[List[bytes]]
+        self, channel: int, identity: bytes, messages: list[list[bytes]]
     ) -> None:
         if identity == _OUR_IDENTITY:
             return
@@ -193,11 +195,11 @@ class KernelChannels:
             _close_all(sockets)
 
 
-def _close_all(sockets: Dict[int, KernelSocket]) -> None:
+def _close_all(sockets: dict[int, KernelSocket]) -> None:
     for kernel_socket in sockets.values():
         kernel_socket.close()
 
 
-def _is_welcome(parts: List[bytes]) -> bool:
+def _is_welcome(parts: list[bytes]) -> bool:
     """Whether this is the kernel's greeting of our own subscription; the hub greets its clients."""
     return len(parts) > 3 and b'"iopub_welcome"' in parts[3]

@@ -10,7 +10,7 @@ import enum
 import logging
 import os
 import signal
-from typing import Any, Awaitable, Dict, List, Optional
+from typing import Any, Awaitable
 
 from sshpyk.agent.channels import KernelChannels, Streams
 from sshpyk.agent.process import KernelProcess
@@ -43,7 +43,7 @@ class Kernel:
         self.process = process
         self.driver = driver
         self.state = KernelState.STARTING
-        self.status: Optional[int] = None
+        self.status: int | None = None
         self._signer = Signer(process.info["key"], process.info["signature_scheme"])
         self._channels = KernelChannels(process.info, driver, streams)
         self._channels.intercept = self._intercept
@@ -129,7 +129,7 @@ class Kernel:
             return False
         return True
 
-    def _intercept(self, parts: List[bytes]) -> bool:
+    def _intercept(self, parts: list[bytes]) -> bool:
         """Answer an ``interrupt_request`` for a kernel that knows signals only.
 
         The client's kernelspec may say ``message`` where the host's says ``signal``.
@@ -150,7 +150,7 @@ class Kernel:
         return True
 
 
-def describe_status(status: Optional[int]) -> str:
+def describe_status(status: int | None) -> str:
     """Return an exit status in words."""
     if status is not None and status < 0:
         try:
@@ -160,12 +160,12 @@ def describe_status(status: Optional[int]) -> str:
     return f"status {status}"
 
 
-def _advice(log_tail: str, argv: List[str]) -> str:
+def _advice(log_tail: str, argv: list[str]) -> str:
     if "No module named" in log_tail and "ipykernel" in log_tail:
         return "install it on the host, in that environment: python -m pip install ipykernel"
     return f"run it by hand on the host: {' '.join(os.path.basename(argv[0]).split() + argv[1:])}"
 
 
-def summary(kernel: Kernel) -> Dict[str, Any]:
+def summary(kernel: Kernel) -> dict[str, Any]:
     """Return what is known of a kernel, for lists."""
     return {"kernel_id": kernel.kernel_id, "pid": kernel.process.pid, "state": kernel.state.value}

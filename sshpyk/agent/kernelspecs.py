@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 from sshpyk.errors import KernelspecNotFound
 
@@ -28,11 +28,11 @@ _ASK = (
 class RemoteKernelspec:
     """The parts of a kernel.json that starting the kernel needs."""
 
-    argv: List[str]
+    argv: list[str]
     resource_dir: str
     language: str = ""
     interrupt_mode: str = "signal"
-    env: Dict[str, str] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
 
     @property
     def speaks_ipc(self) -> bool:
@@ -43,7 +43,7 @@ class RemoteKernelspec:
         return self.language.lower() == "python" or any("ipykernel" in word for word in self.argv)
 
 
-def search_path(prefix: str) -> List[str]:
+def search_path(prefix: str) -> list[str]:
     """Return the folders that may hold kernelspecs, first match wins."""
     home = os.path.expanduser("~")
     data = [path for path in os.environ.get("JUPYTER_PATH", "").split(os.pathsep) if path]
@@ -68,7 +68,7 @@ def find_kernelspec(name: str, python: str) -> RemoteKernelspec:
     Raises :class:`KernelspecNotFound` with what was searched, and what there is instead.
     """
     prefix = os.path.dirname(os.path.dirname(os.path.abspath(python)))
-    names: List[str] = []
+    names: list[str] = []
     for folder in search_path(prefix):
         try:
             names += os.listdir(folder)
@@ -90,7 +90,7 @@ def find_kernelspec(name: str, python: str) -> RemoteKernelspec:
     )
 
 
-def _read(folder: str) -> Optional[RemoteKernelspec]:
+def _read(folder: str) -> RemoteKernelspec | None:
     try:
         with open(os.path.join(folder, "kernel.json"), encoding="utf-8") as file:
             return from_json(json.load(file), folder)
@@ -98,7 +98,7 @@ def _read(folder: str) -> Optional[RemoteKernelspec]:
         return None
 
 
-def _ask(name: str, python: str) -> Optional[RemoteKernelspec]:
+def _ask(name: str, python: str) -> RemoteKernelspec | None:
     try:
         done = subprocess.run(
             [python, "-c", _ASK, name],
@@ -112,7 +112,7 @@ def _ask(name: str, python: str) -> Optional[RemoteKernelspec]:
         return None
 
 
-def from_json(record: Dict[str, Any], resource_dir: str) -> RemoteKernelspec:
+def from_json(record: dict[str, Any], resource_dir: str) -> RemoteKernelspec:
     """Return the typed form of a kernel.json. Raises ValueError when it cannot start anything."""
     argv = record.get("argv")
     if not (isinstance(argv, list) and argv and all(isinstance(word, str) for word in argv)):
@@ -126,7 +126,7 @@ def from_json(record: Dict[str, Any], resource_dir: str) -> RemoteKernelspec:
     )
 
 
-def command(spec: RemoteKernelspec, python: str, connection_file: str) -> List[str]:
+def command(spec: RemoteKernelspec, python: str, connection_file: str) -> list[str]:
     """Return the argv to run, with the placeholders filled in as jupyter_client does it."""
     values = {
         "connection_file": connection_file,

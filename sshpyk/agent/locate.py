@@ -1,13 +1,10 @@
 """Find the living agent, or become its parent; then hand it this session's stdin and stdout.
 
-This file is sent over ssh as text and runs alone, in the process that sshd started. It imports nothing
-of sshpyk. What it says on stdout is one line, ``found`` or ``absent``; after ``absent`` it reads the
+This file is sent over ssh as text, behind that of ``wire/private.py``, and runs alone in the process
+that sshd started: it imports nothing else of sshpyk. What it says on stdout is one line, ``found`` or ``absent``; after ``absent`` it reads the
 length and the compressed modules of the agent and starts it, detached. In both cases the descriptors
 travel to the agent over its unix socket, and this process sleeps until the agent lets go of them:
 from then on no byte passes through here.
-
-Globals given by the caller: ``PROTOCOL``, the version of the link protocol, and ``LOCATE_ARGS`` with
-``socket_name``, the agent's socket inside the private folder.
 """
 
 from __future__ import annotations
@@ -16,12 +13,13 @@ import array
 import json
 import os
 import socket
-import stat
 import struct
 import sys
 import time
 import zlib
-from typing import Any, Dict, Optional
+from typing import Any
+
+from sshpyk.wire.private import AGENT_FOLDER, candidates, folder_lock, is_private, private_folder
 
 _START_PATIENCE_S = 20.0
 
@@ -42,22 +40,9 @@ def read_exactly(size: int) -> bytes:
     return data
 
 
-def folders() -> list[str]:
-    """Return where a private folder may be; the same list as ``sshpyk.wire.private.candidates``."""
-    base = "/tmp/sshpyk-%d" % os.getuid()
-    return [base] + ["%s-%d" % (base, number) for number in range(1, 8)]
-
-
-def connect(socket_name: str) -> Optional[socket.socket]:
+def connect(socket_name: str) -> socket.socket | None:
     """Return a socket connected to our own agent, or None where there is none."""
-    for folder in folders():
-        try:
-            status = os.lstat(folder)
-        except OSError:
-            continue
-        private = stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o077
-        if status.st_uid != os.getuid() or not private:
-            continue
+    for folder in filter(is_private, candidates(AGENT_FOLDER)):
         client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             client.connect(os.path.join(folder, socket_name))
@@ -78,7 +63,7 @@ def _peer_is_ours(client: socket.socket) -> bool:
     return bool(struct.unpack("3i", credentials)[1] == os.getuid())
 
 
-def load(modules: Dict[str, str]) -> None:
+def load(modules: dict[str, str]) -> None:
     """Make the sent modules importable under their own names, with source lines in tracebacks."""
     import importlib.abc
     import importlib.machinery
@@ -129,19 +114,29 @@ def hand_over(agent: socket.socket) -> None:
     agent.recv(1)
 
 
-def locate(socket_name: str) -> None:
-    """Do it all; the process ends with the connection."""
-    agent = connect(socket_name)
-    if agent is None:
-        say("absent")
-        start_agent(read_exactly(int(read_exactly(8), 16)))
+def bring_up(socket_name: str) -> socket.socket:
+    """Start the agent and return a socket connected to it."""
+    say("absent")
+    bundle = read_exactly(int(read_exactly(8), 16))
+    with folder_lock(private_folder(AGENT_FOLDER)):
+        agent = connect(socket_name)
+        if agent is None:  # nobody else was quicker
+            start_agent(bundle)
         deadline_s = time.monotonic() + _START_PATIENCE_S
         while agent is None and time.monotonic() < deadline_s:
             time.sleep(0.01)
             agent = connect(socket_name)
-        if agent is None:
-            raise SystemExit("the agent did not start; its log is ~/.local/state/sshpyk/agent.log")
-        say("started")
+    if agent is None:
+        raise SystemExit("the agent did not start; its log is ~/.local/state/sshpyk/agent.log")
+    say("started")
+    return agent
+
+
+def locate(socket_name: str) -> None:
+    """Do it all; the process ends with the connection."""
+    agent = connect(socket_name)
+    if agent is None:
+        agent = bring_up(socket_name)
     else:
         say("found")
     hand_over(agent)

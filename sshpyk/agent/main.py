@@ -9,12 +9,10 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import signal
 import socket
-from typing import Dict, List, Optional
 
 from sshpyk.agent.service import Book, Places, Service
 from sshpyk.link.connection import Connection, Event, HelloReceived
@@ -23,7 +21,7 @@ from sshpyk.link.link import Link
 from sshpyk.wire.carrier import Carrier
 from sshpyk.wire.clock import now_s
 from sshpyk.wire.driver import LinkDriver
-from sshpyk.wire.private import AGENT_FOLDER, private_folder
+from sshpyk.wire.private import AGENT_FOLDER, private_folder, remove_if_empty
 
 SOCKET_NAME = "agent-%d.sock" % VERSIONS[-1]
 IDLE_S = 60.0  # with no kernel and no connection
@@ -37,7 +35,10 @@ def state_folder() -> str:
     """Return the folder for logs, created private; the first candidate that can be written to."""
     home = os.path.expanduser("~")
     state = os.environ.get("XDG_STATE_HOME") or os.path.join(home, ".local", "state")
-    for folder in (os.path.join(state, "sshpyk"), os.path.join(private_folder(AGENT_FOLDER), "state")):
+    for folder in (
+        os.path.join(state, "sshpyk"),
+        os.path.join(private_folder(AGENT_FOLDER), "state"),
+    ):
         with contextlib.suppress(OSError):
             os.makedirs(folder, mode=0o700, exist_ok=True)
             os.makedirs(os.path.join(folder, "kernels"), mode=0o700, exist_ok=True)
@@ -62,10 +63,10 @@ class Agent:
         self._listener = listener
         self._places = places
         self._book = Book()
-        self._links: Dict[str, _HeldLink] = {}
+        self._links: dict[str, _HeldLink] = {}
         self._loop = asyncio.get_running_loop()
         self._leave = asyncio.Event()
-        self._idle_since_s: Optional[float] = now_s()
+        self._idle_since_s: float | None = now_s()
 
     async def live(self) -> None:
         """Serve until there has been nothing to do for a while."""
@@ -100,7 +101,7 @@ class Agent:
         else:
             session.close()
 
-    def _carry(self, session: socket.socket, fds: List[int]) -> None:
+    def _carry(self, session: socket.socket, fds: list[int]) -> None:
         carrier = _SessionCarrier(session, fds)
         carrier.on_event = self._on_first_event
         carrier.on_lost = lambda lost, reason: log.info("a session ended: %s", reason)
@@ -162,7 +163,7 @@ class Agent:
 class _SessionCarrier(Carrier):
     """A carrier whose end also lets the process on the host go that brought its descriptors."""
 
-    def __init__(self, session: socket.socket, fds: List[int]) -> None:
+    def __init__(self, session: socket.socket, fds: list[int]) -> None:
         super().__init__(Connection.accept(), *fds)
         self._session = session
 
@@ -172,14 +173,9 @@ class _SessionCarrier(Carrier):
 
 
 def run() -> None:
-    """Be this user's agent on this host, unless another process is. Called in a detached child."""
+    """Be this user's agent on this host. Called in a detached child, by the one that holds the lock."""
     os.umask(0o077)
     folder = private_folder(AGENT_FOLDER)
-    lock = os.open(os.path.join(folder, SOCKET_NAME + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return
     state = state_folder()
     logging.basicConfig(
         filename=os.path.join(state, "agent.log"),
@@ -200,7 +196,9 @@ def run() -> None:
         log.exception("the agent failed")
         raise
     finally:
-        os.unlink(path)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        remove_if_empty(folder)
 
 
 async def _live(listener: socket.socket, places: Places) -> None:

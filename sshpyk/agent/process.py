@@ -9,7 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Mapping
 
 from sshpyk.agent.kernelspecs import RemoteKernelspec, command
 
@@ -19,11 +19,11 @@ LOG_TAIL_BYTES = 4000
 _NOT_INHERITED = ("SSH_CLIENT", "SSH_CONNECTION", "SSH_TTY", "SSH_AUTH_SOCK", "JPY_PARENT_PID")
 
 
-def connection_info(spec: RemoteKernelspec, folder: str, key: str, scheme: str) -> Dict[str, Any]:
+def connection_info(spec: RemoteKernelspec, folder: str, key: str, scheme: str) -> dict[str, Any]:
     """Return the content of the kernel's connection file: unix sockets, or loopback TCP."""
-    info: Dict[str, Any] = {"key": key, "signature_scheme": scheme, "kernel_name": ""}
+    info: dict[str, Any] = {"key": key, "signature_scheme": scheme, "kernel_name": ""}
     if spec.speaks_ipc:
-        ports: List[int] = list(range(1, 6))
+        ports: list[int] = list(range(1, 6))
         info.update(transport="ipc", ip=os.path.join(folder, "s"))
     else:
         ports = _free_ports()
@@ -32,7 +32,7 @@ def connection_info(spec: RemoteKernelspec, folder: str, key: str, scheme: str) 
     return info
 
 
-def _free_ports() -> List[int]:
+def _free_ports() -> list[int]:
     holders = [socket.socket() for _ in CHANNEL_NAMES]
     try:
         for holder in holders:
@@ -47,20 +47,22 @@ class KernelProcess:
     """A running kernel, its private folder and its log."""
 
     def __init__(
-        self, spec: RemoteKernelspec, info: Dict[str, Any], folder: str, log_path: str
+        self, spec: RemoteKernelspec, info: dict[str, Any], folder: str, log_path: str
     ) -> None:
         self.spec = spec
         self.info = info
         self.log_path = log_path
         self._folder = folder
-        self._process: Optional[subprocess.Popen[bytes]] = None
+        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, python: str, env: Mapping[str, str], cwd: str) -> None:
         """Start the process in a session of its own. Raises OSError when there is no such program."""
         connection_file = os.path.join(self._folder, "connection.json")
         _write_private(connection_file, json.dumps(self.info))
         argv = command(self.spec, python, connection_file)
-        with open(os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as log:
+        with open(
+            os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb"
+        ) as log:
             self._process = subprocess.Popen(
                 argv,
                 cwd=cwd,
@@ -71,7 +73,7 @@ class KernelProcess:
                 start_new_session=True,
             )
 
-    def _environment(self, python: str, env: Mapping[str, str]) -> Dict[str, str]:
+    def _environment(self, python: str, env: Mapping[str, str]) -> dict[str, str]:
         """The agent's environment, then the host's kernelspec, then what the client asked for.
 
         The interpreter's own folder leads PATH, so that ``!pip`` in a notebook is the kernel's pip.
@@ -89,7 +91,7 @@ class KernelProcess:
         """The process id, which is also its group's and its session's; 0 before the start."""
         return self._process.pid if self._process else 0
 
-    def poll(self) -> Optional[int]:
+    def poll(self) -> int | None:
         """Return the exit status once there is one: a code, or minus a signal's number."""
         return self._process.poll() if self._process else None
 

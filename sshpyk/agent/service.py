@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, NamedTuple
 
 from sshpyk.agent.channels import Streams
 from sshpyk.agent.kernel import Kernel, KernelState, summary
@@ -29,7 +29,7 @@ class Book:
     """All kernels of this user on this host, whoever started them."""
 
     def __init__(self) -> None:
-        self.kernels: Dict[str, Kernel] = {}
+        self.kernels: dict[str, Kernel] = {}
 
     def check_all(self) -> None:
         """Notice every death; called on SIGCHLD."""
@@ -37,7 +37,7 @@ class Book:
             if not kernel.check_alive():
                 del self.kernels[kernel_id]
 
-    def of(self, driver: LinkDriver) -> List[Kernel]:
+    def of(self, driver: LinkDriver) -> list[Kernel]:
         """Return the kernels that a link carries."""
         return [kernel for kernel in self.kernels.values() if kernel.driver is driver]
 

@@ -7,7 +7,7 @@ import contextlib
 import os
 import socket
 from collections import deque
-from typing import Any, Callable, Deque, Dict, List, Sequence, Union
+from typing import Any, Callable, Sequence, Union
 
 from sshpyk.agent.zmtp import ZmtpError, ZmtpPeer
 
@@ -18,7 +18,7 @@ _DRAIN_READS = 4096
 Address = Union[str, "tuple[str, int]"]
 
 
-def channel_address(info: Dict[str, Any], channel: str) -> Address:
+def channel_address(info: dict[str, Any], channel: str) -> Address:
     """Return where a channel of the kernel listens, from its connection file."""
     port = info[f"{channel}_port"]
     if info["transport"] == "ipc":
@@ -53,7 +53,7 @@ class KernelSocket:
         self,
         address: Address,
         peer: ZmtpPeer,
-        on_messages: Callable[[List[List[bytes]]], None],
+        on_messages: Callable[[list[list[bytes]]], None],
         on_ready: Callable[[], None] = lambda: None,
     ) -> None:
         self.broken = ""
@@ -62,8 +62,8 @@ class KernelSocket:
         self._on_messages = on_messages
         self._on_ready = on_ready
         self._loop = asyncio.get_running_loop()
-        self._unframed: Deque[Sequence[bytes]] = deque()
-        self._out: Deque[memoryview] = deque()
+        self._unframed: deque[Sequence[bytes]] = deque()
+        self._out: deque[memoryview] = deque()
         self._writable_awaited = False
         self._closed = False
         self._loop.add_reader(self._socket, self.read)
@@ -154,7 +154,7 @@ class KernelSocket:
             self._drop_written(offered, written)
         self._await_writable(bool(self._out))
 
-    def _drop_written(self, offered: List[memoryview], written: int) -> None:
+    def _drop_written(self, offered: list[memoryview], written: int) -> None:
         for buffer in offered:
             if written < len(buffer):
                 self._out[0] = buffer[written:]

@@ -11,9 +11,17 @@ PACKAGES = ("sshpyk.link", "sshpyk.wire", "sshpyk.agent")
 _ALONE = "sshpyk.agent.locate"  # sent as text before everything else
 
 
-def locate_source() -> str:
-    """Return the text of the program that finds or starts the agent."""
-    return resources.files("sshpyk.agent").joinpath("locate.py").read_text(encoding="utf-8")
+def locate_program(socket_name: str) -> bytes:
+    """Return the program that finds or starts the agent: two modules, joined into one text."""
+    private = resources.files("sshpyk.wire").joinpath("private.py").read_text(encoding="utf-8")
+    locate = resources.files("sshpyk.agent").joinpath("locate.py").read_text(encoding="utf-8")
+    lines = [
+        line
+        for line in (private + locate).splitlines()
+        if not line.startswith(("from __future__", "from sshpyk."))
+    ]
+    text = "\n".join(["from __future__ import annotations", *lines, f"locate({socket_name!r})"])
+    return text.encode() + b"\n"
 
 
 @functools.cache

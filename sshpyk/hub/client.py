@@ -6,7 +6,6 @@ Blocking, and light to import: the stand-in's start-up time is part of every res
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
@@ -17,8 +16,14 @@ from typing import Any
 
 from sshpyk.errors import HubError
 from sshpyk.ssh.command import SshTarget
-from sshpyk.wire.private import HUB_FOLDER, NoPrivateFolder, is_private, private_folder
-from sshpyk.wire.private import candidates as folder_candidates
+from sshpyk.wire.private import (
+    HUB_FOLDER,
+    NoPrivateFolder,
+    candidates,
+    folder_lock,
+    is_private,
+    private_folder,
+)
 
 _START_PATIENCE_S = 15.0
 _POLL_S = 0.01
@@ -85,7 +90,9 @@ def reach_hub(target: SshTarget) -> HubClient:
     client = _try_connect(path)
     if client is not None:
         return client
-    with _start_lock(path):  # one of several kernels that start at once starts the hub
+    with folder_lock(
+        os.path.dirname(path)
+    ):  # one of several kernels that start at once starts the hub
         client = _try_connect(path)
         if client is not None:
             return client
@@ -103,16 +110,6 @@ def reach_hub(target: SshTarget) -> HubClient:
         phase="starting the hub",
         said=_spawn_errors(process),
     )
-
-
-@contextlib.contextmanager
-def _start_lock(path: str) -> Any:
-    lock = os.open(path + ".start", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
 
 
 def _spawn(target: SshTarget) -> subprocess.Popen[bytes]:
@@ -139,7 +136,7 @@ def _spawn_errors(process: subprocess.Popen[bytes]) -> str:
 def stop_all_hubs(timeout_s: float = 10) -> int:
     """Make every hub of this user leave, with the kernels that it still has; return how many left."""
     sockets = []
-    for folder in folder_candidates(HUB_FOLDER):
+    for folder in candidates(HUB_FOLDER):
         if is_private(folder):
             names = sorted(os.listdir(folder))
             sockets += [os.path.join(folder, name) for name in names if name.endswith(".sock")]

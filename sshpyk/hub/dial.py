@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 from sshpyk.agent.main import SOCKET_NAME
 from sshpyk.errors import RemoteShellFailed, SshpykError, Unreachable
-from sshpyk.hub.bundle import agent_bundle, locate_source
+from sshpyk.hub.bundle import agent_bundle, locate_program
 from sshpyk.ssh.command import SshTarget, batch_environment, remote_python_command, ssh_argv
 from sshpyk.ssh.diagnose import diagnose
 
@@ -63,7 +63,9 @@ class SshProcess:
             env=batch_environment(os.environ),
             start_new_session=True,  # a Ctrl+C in the user's terminal is not for ssh
         )
-        assert self._process.stdin and self._process.stdout and self._process.stderr
+        assert self._process.stdin
+        assert self._process.stdout
+        assert self._process.stderr
         self.stdin_fd = os.dup(self._process.stdin.fileno())
         self.stdout_fd = os.dup(self._process.stdout.fileno())
         self._process.stdin.close()
@@ -165,8 +167,7 @@ async def dial(target: SshTarget, python: str, progress: Callable[[str], None]) 
     Raises an error that says which phase failed and what was said.
     """
     marker = secrets.token_hex(8)
-    source = locate_source().encode()
-    source += b"\nlocate(%r)\n" % SOCKET_NAME
+    source = locate_program(SOCKET_NAME)
     words = remote_python_command(python, _FIRST_WORDS, marker, str(len(source)))
     ssh = SshProcess(ssh_argv(target, words))
     attempt = _Attempt(ssh, target, python)
@@ -252,7 +253,9 @@ class _Attempt:
         """Return what ended the connection, as an error."""
         status = await self._ssh.wait()
         said = self._ssh.stderr_tail or self._received.decode("utf-8", "replace")
-        return diagnose(said, status, host=self._target.host, phase=self._phase.value, login=self._target.typed)
+        return diagnose(
+            said, status, host=self._target.host, phase=self._phase.value, login=self._target.typed
+        )
 
     def timed_out(self) -> Unreachable:
         """Return the error for a connection that came to nothing in time."""

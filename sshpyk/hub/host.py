@@ -91,16 +91,18 @@ class HostLink:
         while not self.is_up:
             await self._resumed.wait()
             self._resumed.clear()
-            if self._failure is not None and not self.is_up:
+            if self._failure is not None:
                 raise self._failure
 
-    def close(self, reason: str) -> None:
-        """Leave the link for good and end ssh."""
+    async def leave(self, reason: str) -> None:
+        """Leave the link for good; ssh gets a moment to carry our last words to the agent."""
         if self._dialing is not None:
             self._dialing.cancel()
         self.driver.leave(reason)
-        self._end_ssh()
         self.state = LinkState.DOWN
+        if self._ssh is not None:
+            await self._ssh.wait()
+        self._end_ssh()
 
     # Dialing
 

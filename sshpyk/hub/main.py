@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import signal
@@ -19,7 +18,7 @@ from sshpyk.hub.server import Server
 from sshpyk.paths import hub_log
 from sshpyk.ssh.command import SshTarget
 from sshpyk.wire.clock import now_s
-from sshpyk.wire.private import HUB_FOLDER, private_folder
+from sshpyk.wire.private import HUB_FOLDER, private_folder, remove_if_empty
 
 IDLE_S = 300.0  # how long a connection without a kernel is kept, for the next launch to be quick
 _UPKEEP_S = 2.0
@@ -49,8 +48,9 @@ async def live(target: SshTarget, path: str) -> None:
     os.unlink(path)
     with contextlib.suppress(asyncio.TimeoutError):
         await asyncio.wait_for(kernels.stop_all(), _STOP_PATIENCE_S)
-    host.close("the hub leaves")
+    await host.leave("the hub leaves")
     kernels.close()
+    remove_if_empty(os.path.dirname(path))
 
 
 async def _until_idle(server: Server) -> None:
@@ -76,15 +76,10 @@ def _start_log(target: SshTarget) -> None:
 
 
 def main() -> None:
-    """Be the hub for the target on the command line, unless another process is."""
+    """Be the hub for the target on the command line; whoever starts it holds the folder's lock."""
     host, ssh, *config = sys.argv[1:]
     target = SshTarget(host, ssh, config[0] if config else None)
     path = socket_path(target)
-    lock = os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return
     _start_log(target)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)

@@ -114,7 +114,8 @@ class _Conversation:
     async def _launch(self, request: LaunchRequest) -> None:
         launching = asyncio.ensure_future(self._server.kernels.launch(request))
         orders: asyncio.Future[dict[str, Any] | None] = asyncio.ensure_future(self._read())
-        await asyncio.wait([launching, orders], return_when=asyncio.FIRST_COMPLETED)
+        waits: list[asyncio.Future[Any]] = [launching, orders]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         if not launching.done():  # the owner gave up, whatever it said last
             launching.cancel()
             await asyncio.wait({launching})
@@ -134,7 +135,8 @@ class _Conversation:
         """Carry out the owner's orders until the kernel has ended or the owner is gone."""
         over = asyncio.ensure_future(self._over.wait())
         while True:
-            await asyncio.wait([orders, over], return_when=asyncio.FIRST_COMPLETED)
+            waits: list[asyncio.Future[Any]] = [orders, over]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             if over.done():
                 orders.cancel()
                 await self._writer.drain()

@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import json
 import uuid
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, NamedTuple, Sequence
 
 DELIMITER = b"<IDS|MSG>"
 PROTOCOL_VERSION = "5.3"
@@ -20,9 +20,9 @@ PROTOCOL_VERSION = "5.3"
 class Request(NamedTuple):
     """A message that came from a client and carries a valid signature."""
 
-    identities: List[bytes]
+    identities: list[bytes]
     header_bytes: bytes
-    header: Dict[str, Any]
+    header: dict[str, Any]
 
 
 class Signer:
@@ -41,7 +41,7 @@ class Signer:
             signature.update(frame)
         return signature.hexdigest().encode()
 
-    def read(self, parts: Sequence[bytes]) -> Optional[Request]:
+    def read(self, parts: Sequence[bytes]) -> Request | None:
         """Return the message's header, or None where anything is malformed or not signed right."""
         try:
             start = list(parts).index(DELIMITER)
@@ -56,12 +56,12 @@ class Signer:
     def message(
         self,
         msg_type: str,
-        content: Dict[str, Any],
+        content: dict[str, Any],
         *,
         identities: Sequence[bytes] = (),
         parent_header: bytes = b"{}",
         session: str = "sshpyk",
-    ) -> List[bytes]:
+    ) -> list[bytes]:
         """Return the parts of a new, signed message."""
         header = {
             "msg_id": uuid.uuid4().hex,

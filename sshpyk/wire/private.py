@@ -6,6 +6,8 @@ XDG_RUNTIME_DIR, which a logout removes while a kernel still runs.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import stat
 from typing import Iterator
@@ -56,3 +58,25 @@ def private_folder(name: str) -> str:
             return path
         reasons.append("%s: exists and is not a private folder of uid %d" % (path, os.getuid()))
     raise NoPrivateFolder("no private folder for sockets: " + "; ".join(reasons))
+
+
+@contextlib.contextmanager
+def folder_lock(folder: str) -> Iterator[None]:
+    """Hold the folder for ourselves: of several processes that want to start a daemon, one does."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def remove_if_empty(folder: str) -> None:
+    """Remove a private folder that nobody uses or is about to use."""
+    with contextlib.suppress(OSError):
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.rmdir(folder)
+        finally:
+            os.close(fd)
