@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
-import os
+import shlex
 import signal
 from typing import Any, Awaitable
 
@@ -163,7 +163,7 @@ def describe_status(status: int | None) -> str:
 def _advice(log_tail: str, argv: list[str]) -> str:
     if "No module named" in log_tail and "ipykernel" in log_tail:
         return "install it on the host, in that environment: python -m pip install ipykernel"
-    return f"run it by hand on the host: {' '.join(os.path.basename(argv[0]).split() + argv[1:])}"
+    return f"its command on the host was: {shlex.join(argv)}"
 
 
 def summary(kernel: Kernel) -> dict[str, Any]:

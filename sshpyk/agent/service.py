@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from typing import Any, NamedTuple
@@ -14,6 +15,8 @@ from sshpyk.agent.process import KernelProcess, connection_info
 from sshpyk.errors import KernelDied, KernelError, RemoteShellFailed
 from sshpyk.wire.driver import LinkDriver
 from sshpyk.wire.rpc import Params, Rpc
+
+KEPT_LOGS = 50
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +92,7 @@ class Service:
         os.mkdir(folder, 0o700)
         info = connection_info(spec, folder, params["key"], params["signature_scheme"])
         info["kernel_name"] = params["kernel_name"]
+        _prune_logs(self._places.logs)
         log_path = os.path.join(self._places.logs, f"{kernel_id}.log")
         process = KernelProcess(spec, info, folder, log_path)
         return Kernel(kernel_id, process, self._driver, Streams(*params["streams"]))
@@ -116,6 +120,14 @@ class Service:
 
     async def _list(self, params: Params) -> Params:
         return {"kernels": [summary(kernel) for kernel in self._book.kernels.values()]}
+
+
+def _prune_logs(folder: str) -> None:
+    """Keep the logs of the latest kernels only."""
+    paths = [os.path.join(folder, name) for name in os.listdir(folder)]
+    for path in sorted(paths, key=os.path.getmtime)[:-KEPT_LOGS]:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
 
 
 def _interpreter(path: str) -> str:

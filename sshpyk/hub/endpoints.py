@@ -92,6 +92,7 @@ class Endpoints:
         self._driver, self._streams, self._on_exit = driver, streams, on_exit
         driver.claim(streams[0], self._from_kernel)
         driver.claim(streams[1], self._from_kernel, urgent=True)
+        self._drop_waiting_control()
         for channel in _ROUTED:
             self._loop.add_reader(self._sockets[channel].FD, self._read, channel)
             self._read(channel)
@@ -133,6 +134,15 @@ class Endpoints:
             stream = self._streams[1] if channel == CONTROL else self._streams[0]
             driver.send(stream, kernel_messages.pack(channel, parts))
             driver = self._driver
+
+    def _drop_waiting_control(self) -> None:
+        """Drop control messages from before this kernel: a shutdown_request was for the last one.
+
+        Shell requests stay: with a local kernel they would wait in the client for the next one too.
+        """
+        bound = self._sockets[CONTROL]
+        while _readable(bound):
+            bound.recv_multipart()
 
     def _read_subscriptions(self) -> None:
         bound = self._sockets[IOPUB]

@@ -1,0 +1,156 @@
+"""The command ``sshpyk``: finds the verb, prints its result, turns errors into text and exit code.
+
+Exit codes: 0 done, 1 the operation failed, 2 the input cannot be, 70 a defect of sshpyk itself
+(BSD's EX_SOFTWARE; the traceback is in the log).
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import IO, Any
+
+import click
+
+from sshpyk.errors import SshpykError
+
+EXIT_DEFECT = 70
+_LOG_LEVELS = (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+# Each verb: where its command is, and its line in `sshpyk --help`, which thus imports no verb.
+_VERBS = {
+    "add": ("sshpyk.cli.add:add", "Add a kernel that runs on a host."),
+    "delete": ("sshpyk.cli.delete:delete", "Delete an SSH kernel."),
+    "edit": ("sshpyk.cli.edit:edit", "Change an SSH kernel; what is not named stays."),
+    "list": ("sshpyk.cli.list_:list_kernels", "List local and SSH kernels, and check the latter."),
+}
+
+
+class Failure(click.ClickException):
+    """How click learns the text and the exit code of a failure."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]  # a class variable there
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the message to stderr, or to ``file``."""
+        click.echo(self.message, file=file, err=file is None)
+
+
+def failure_from(error: SshpykError) -> Failure:
+    """Turn an error of ours into text and exit code: on one line when the input is at fault."""
+    text = str(error)
+    if error.exit_code == 2:
+        text = " ".join(line.strip() for line in text.splitlines())
+    return Failure(f"sshpyk: {text}", error.exit_code)
+
+
+def _usage_failure(error: click.UsageError) -> Failure:
+    path = error.ctx.command_path if error.ctx else "sshpyk"
+    what = error.format_message().strip().rstrip(".").replace("\n", " ")
+    return Failure(f"{path}: {what} (see {path} --help)", error.exit_code)
+
+
+class VerbGroup(click.Group):
+    """A group that imports a verb when it is called, and turns its errors into failures."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the verbs (called by click for help and completion)."""
+        return sorted(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a verb; None if there is none of that name (called by click)."""
+        if cmd_name not in _VERBS:
+            return None
+        module, _, attribute = _VERBS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of verbs into the help (called by click)."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in sorted(_VERBS.items())])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb (called by click)."""
+        try:
+            return super().invoke(ctx)
+        except SshpykError as error:
+            raise failure_from(error) from error
+        except click.UsageError as error:
+            if type(error).__name__ == "NoArgsIsHelpError":  # click 8.2 and later: it is the help
+                raise
+            raise _usage_failure(error) from error
+
+
+@click.group(cls=VerbGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-v", "--verbose", count=True, help="Log warnings; -vv progress; -vvv everything.")
+@click.version_option(package_name="sshpyk")
+@click.pass_context
+def cli(ctx: click.Context, verbose: int) -> None:
+    """Jupyter kernels on remote machines over plain OpenSSH.
+
+    \b
+    Examples:
+      sshpyk add --ssh-host-alias gpu1 --remote-python-prefix /opt/env
+      sshpyk list --remote
+      sshpyk delete ssh_gpu1_python3
+    """
+    ctx.obj = verbose
+    logging.basicConfig(level=_LOG_LEVELS[min(verbose, 3)], format=_LOG_FORMAT)
+
+
+@cli.result_callback()
+def _print_result(result: object, **_options: Any) -> None:
+    # Imported here: `--help` needs no renderer.
+    from sshpyk.cli.render import render
+
+    render(result)
+
+
+def _report_defect(error: Exception, *, with_traceback: bool) -> int:
+    """Say that sshpyk itself failed, and where the traceback is; return the exit code."""
+    text = "".join(traceback.format_exception(error))
+    head = f"sshpyk: internal error: {type(error).__name__}: {error}".splitlines()[0]
+    try:
+        from sshpyk.paths import cli_log
+
+        log_file = cli_log()
+        with log_file.open("a", encoding="utf-8", errors="backslashreplace") as stream:
+            stream.write(f"sshpyk {' '.join(sys.argv[1:])!r}\n{text}\n")
+        where = f" (traceback in {log_file})"
+    except OSError as unwritable:
+        where = f" (no log: {unwritable})"
+    click.echo(head + where, err=True)
+    if with_traceback:
+        click.echo(text, err=True)
+    return EXIT_DEFECT
+
+
+def _wants_traceback(arguments: Sequence[str]) -> bool:
+    return any(word == "--verbose" or word.startswith("-v") for word in arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code (the script ``sshpyk``, ``python -m``)."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a display name may not fit the terminal's encoding
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        status: object = cli.main(args=words, prog_name="sshpyk")
+    except SystemExit as end:  # how click ends, also when all went well
+        status = end.code
+    except Exception as error:  # noqa: BLE001  (the outermost: there is nobody else to tell)
+        return _report_defect(error, with_traceback=_wants_traceback(words))
+    return status if isinstance(status, int) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""Turns what a verb returned into text or JSON: the one place where the CLI prints results."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from functools import singledispatch
+
+import click
+
+from sshpyk.cli.results import Added, Deleted, Edited, Item, KernelReport, Listing, Mark
+
+_HEADERS = {"local": "Local Kernel", "ssh": "SSH Kernel", "broken": "Broken Kernel"}
+_STYLES = {
+    Mark.OK: "green",
+    Mark.BROKEN: "bold red",
+    Mark.ADVICE: "yellow",
+    Mark.UNCHECKED: "dim",
+    Mark.INFO: "",
+}
+_KIND_STYLES = {"local": "magenta", "ssh": "cyan", "broken": "red"}
+
+
+@singledispatch
+def render(result: object) -> None:
+    """Print the record that a verb returned. Called once, by ``main``."""
+    raise TypeError(f"nothing renders {result!r}")
+
+
+@render.register
+def _added(result: Added) -> None:
+    verb = "Replaced" if result.replaced else "Added"
+    click.echo(f"{verb} kernel {result.name!r} ({result.display_name}): {result.path}")
+
+
+@render.register
+def _edited(result: Edited) -> None:
+    if not result.changes:
+        click.echo(f"Kernel {result.name!r} is already so: {result.path}")
+        return
+    click.echo(f"Changed kernel {result.name!r}: {result.path}")
+    for key, before, after in result.changes:
+        old, new = (json.dumps(value) if value is not None else "-" for value in (before, after))
+        click.echo(f"  {key}: {old} -> {new}")
+
+
+@render.register
+def _deleted(result: Deleted) -> None:
+    click.echo(f"Deleted kernel {result.name!r}: {result.folder}")
+
+
+@render.register
+def _listing(result: Listing) -> None:
+    if result.as_json:
+        click.echo(json.dumps({"kernels": [_plain(kernel) for kernel in result.kernels]}, indent=2))
+    elif not result.kernels:
+        click.echo("No kernels available")
+    elif sys.stdout.isatty():
+        _print_coloured(result)
+    else:
+        for line in _lines(result):
+            click.echo(line.text)
+
+
+def _plain(value: object) -> object:
+    """Return what JSON can hold: records become objects, marks their names."""
+    if isinstance(value, Mark):
+        return value.name.lower()
+    if isinstance(value, tuple):
+        return [_plain(member) for member in value]
+    if isinstance(value, (Item, KernelReport)):
+        return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    return value
+
+
+@dataclasses.dataclass(frozen=True)
+class _Line:
+    """A line of the listing and what to colour in it."""
+
+    text: str
+    kind: str
+    label: str = ""
+    mark: Mark | None = None
+
+
+def _lines(listing: Listing) -> Iterator[_Line]:
+    width = max(len(item.label) for kernel in listing.kernels for item in kernel.items) + 1
+    for kernel in listing.kernels:
+        yield _Line(f" {_HEADERS[kernel.kind]} ".center(width, "-"), kernel.kind)
+        for item in kernel.items:
+            label = f"{item.label}:".ljust(width)
+            text = f"{label} {_marked(item)}".rstrip()
+            yield _Line(text, kernel.kind, label, item.mark)
+            for part in item.parts:
+                text = f"{' ' * width}    {_marked(part, prefix=f'{part.label}: ')}"
+                yield _Line(text, kernel.kind, "", part.mark)
+        yield _Line("", kernel.kind)
+
+
+def _marked(item: Item, prefix: str = "") -> str:
+    mark = f"{item.mark.value} " if item.mark else ""
+    return f"{mark}{_safe(prefix + item.value)}"
+
+
+def _safe(text: str) -> str:
+    """Show control characters instead of obeying them: a host chose part of the text."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _print_coloured(listing: Listing) -> None:
+    # Imported here, where a person is looking: 80 ms.
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=True)
+    for line in _lines(listing):
+        text = Text(line.text)
+        if not line.label and not line.mark:
+            text.stylize(f"bold {_KIND_STYLES[line.kind]}")
+        text.stylize(_KIND_STYLES[line.kind], 0, len(line.label))
+        if line.mark:
+            start = line.text.index(line.mark.value)
+            text.stylize(_STYLES[line.mark], start, start + len(line.mark.value))
+        console.print(text)

@@ -1,0 +1,71 @@
+"""The records that verbs return; ``render`` turns them into text or JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+
+class Mark(Enum):
+    """What a check found out about an item."""
+
+    OK = "(v)"
+    BROKEN = "(x)"
+    ADVICE = "(!)"
+    UNCHECKED = "(?)"
+    INFO = "(i)"
+
+
+@dataclass(frozen=True)
+class Added:
+    """``add`` wrote this kernel.json."""
+
+    name: str
+    display_name: str
+    path: Path
+    replaced: bool
+
+
+@dataclass(frozen=True)
+class Edited:
+    """``edit`` changed these settings: (name, before, after), as JSON values or None."""
+
+    name: str
+    path: Path
+    changes: tuple[tuple[str, object, object], ...]
+
+
+@dataclass(frozen=True)
+class Deleted:
+    """``delete`` removed this folder."""
+
+    name: str
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Item:
+    """One line about a kernel; ``parts`` are the lines below it."""
+
+    label: str
+    value: str
+    mark: Mark | None = None
+    parts: tuple[Item, ...] = ()
+
+
+@dataclass(frozen=True)
+class KernelReport:
+    """What ``list`` says about one kernel; ``kind`` is local, ssh or broken."""
+
+    kind: str
+    name: str
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What ``list`` found."""
+
+    kernels: tuple[KernelReport, ...]
+    as_json: bool = False

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sshpyk.cli.probe import REMOTE_COMMAND, HostAnswer, Question, read_answer, script_for
+
+from .conftest import LOCAL, put
+
+LOGIN_SHELLS = [
+    shell for shell in ("bash", "dash", "zsh", "fish", "csh", "tcsh") if shutil.which(shell)
+]
+SHELLS = [shell for shell in ("sh", "dash", "bash", "ksh", "zsh", "busybox") if shutil.which(shell)]
+
+
+def ask(shell: str, *questions: Question) -> HostAnswer:
+    words = ["busybox", "sh"] if shell == "busybox" else [shell]
+    script = script_for("MARK", questions)
+    done = subprocess.run(words, input=script, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    answer = read_answer("MARK", questions, done.stdout)
+    assert answer is not None
+    return answer
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_every_shell_gives_the_answer(shell: str, kernels: Path) -> None:
+    spec = {**LOCAL, "argv": ["a'b", 'c\\n"d', "{connection_file}"], "interrupt_mode": "message"}
+    put(kernels / "Mine", spec)
+    answer = ask(shell, Question(sys.executable, "mine"), Question(sys.executable, "nope"))
+    python = answer.interpreters[sys.executable]
+    assert answer.system.split()[0] in ("Linux", "Darwin")
+    assert (python.path, python.reason) == (sys.executable, "")
+    assert python.version.startswith(f"{sys.version_info[0]}.{sys.version_info[1]}.")
+    assert python.specs["mine"].argv == tuple(spec["argv"])
+    assert python.specs["mine"].interrupt_mode == "message"
+    assert set(python.specs) == {"mine"}
+    assert "mine" in python.known
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_interpreters_that_do_not_work(shell: str, home: Path) -> None:
+    evil = f"~/x$(touch {home}/pwned)`touch {home}/pwned`"
+    pythons = ["/no/python", "/bin/false", "/bin/echo", "/etc/passwd", evil, "no_such_command"]
+    answer = ask(shell, *(Question(python, "python3") for python in pythons))
+    assert all(answer.interpreters[python].reason for python in pythons)
+    assert answer.interpreters["/no/python"].reason == "was not found"
+    assert not (home / "pwned").exists()
+
+
+@pytest.mark.parametrize("shell", LOGIN_SHELLS)
+def test_every_login_shell_starts_it(shell: str) -> None:
+    # As sshd does: the words joined, given to the login shell.
+    command = [shell, "-c", " ".join(REMOTE_COMMAND)]
+    script = script_for("MARK", [Question(sys.executable, "python3")])
+    done = subprocess.run(command, input=script, capture_output=True, text=True, check=True)
+    assert read_answer("MARK", [], done.stdout) is not None
+
+
+def test_home_is_the_hosts(home: Path) -> None:
+    (home / "my env").symlink_to(sys.prefix)
+    python = "~/my env/bin/python"
+    assert ask("sh", Question(python, "x")).interpreters[python].reason == ""
+
+
+def test_nothing_is_written(home: Path) -> None:
+    before = sorted(home.rglob("*"))
+    ask("sh", Question(sys.executable, "python3"))
+    assert sorted(home.rglob("*")) == before
+
+
+def test_answer_that_was_cut_is_none() -> None:
+    assert read_answer("MARK", [], "MARK system Linux\n") is None
+    assert read_answer("MARK", [], "Welcome\nMARK system Linux\nMARK end\n") == HostAnswer(
+        "Linux", {}
+    )
+
+
+LINES = st.sampled_from(["system", "python", "failed", "end", "0", "1", "-1", "\u0663", "{}", "[]"])
+
+
+@given(st.lists(st.lists(LINES | st.text(), max_size=4)), st.booleans())
+def test_any_answer_is_read(words: list[list[str]], ended: bool) -> None:
+    questions = [Question("a", "k"), Question("b", "k")]
+    lines = [" ".join(["MARK", *line]) for line in words]
+    answer = read_answer("MARK", questions, "\n".join([*lines, "MARK end" if ended else ""]))
+    assert answer is None or set(answer.interpreters) == {"a", "b"}
+
+
+JSON = st.recursive(
+    st.none() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+)
+
+
+@given(st.dictionaries(st.sampled_from(["path", "version", "known", "specs"]), JSON) | JSON)
+def test_any_json_is_read(value: object) -> None:
+    line = f"MARK python 0 {json.dumps(value)}\nMARK end"
+    answer = read_answer("MARK", [Question("a", "k")], line)
+    assert answer is not None
+    assert "a" in answer.interpreters
