@@ -1,10 +1,10 @@
 """Find the living agent, or become its parent; then hand it this session's stdin and stdout.
 
 This file is sent over ssh as text, behind that of ``wire/private.py``, and runs alone in the process
-that sshd started: it imports nothing else of sshpyk. What it says on stdout is one line, ``found`` or ``absent``; after ``absent`` it reads the
-length and the compressed modules of the agent and starts it, detached. In both cases the descriptors
-travel to the agent over its unix socket, and this process sleeps until the agent lets go of them:
-from then on no byte passes through here.
+that sshd started: it imports nothing else of sshpyk. What it says on stdout is one line, ``found`` or
+``absent``; after ``absent`` it reads the length and the compressed modules of the agent and starts it,
+detached. In both cases the descriptors travel to the agent over its unix socket, and this process
+sleeps until the agent lets go of them: from then on no byte passes through here.
 """
 
 from __future__ import annotations

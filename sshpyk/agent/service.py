@@ -160,7 +160,7 @@ def _working_directory(path: str) -> str:
     raise KernelError(
         f"no folder {folder} for the kernel to work in",
         phase="starting the kernel",
-        advice="create it on the host, or change remote_cwd: sshpyk edit --kernel-name … --remote-cwd PATH",
+        advice="create it on the host, or change it: sshpyk edit --kernel-name … --remote-cwd PATH",
     )
 
 

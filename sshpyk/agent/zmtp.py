@@ -22,6 +22,8 @@ The rules (RFC 23, https://rfc.zeromq.org/spec/23/), for both directions unless 
 How to drive a :class:`ZmtpPeer`: send :meth:`~ZmtpPeer.data_to_send` after connecting and after
 each :meth:`~ZmtpPeer.receive_data`; :meth:`~ZmtpPeer.encode` messages once it is ``ready``. After
 a :class:`ZmtpError` the connection can only be closed; a new connection needs a new object.
+Do not reconnect to a ROUTER under an identity that still has requests waiting there: libzmq drops
+them, or gives them a name of its own, so that their replies go nowhere (seen with 4.3.5).
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ BytesLike = Union[bytes, bytearray, memoryview]
 
 MAX_MESSAGE_BYTES = 4 << 30
 PART_COST_BYTES = 64  # what a part takes beside its content: a peer may send no end of empty ones
-MAX_COMMAND_BYTES = 64 << 10
+MAX_COMMAND_BYTES = 16 << 10
 JOIN_BELOW_BYTES = 16 << 10  # copying a smaller part costs less than a longer list for sendmsg
 
 _MORE, _LONG, _COMMAND = 1, 2, 4

@@ -15,14 +15,13 @@ import time
 from typing import Any
 
 from sshpyk.errors import HubError
+from sshpyk.hub.address import hub_socket
 from sshpyk.ssh.command import SshTarget
 from sshpyk.wire.private import (
     HUB_FOLDER,
-    NoPrivateFolder,
     candidates,
     folder_lock,
     is_private,
-    private_folder,
 )
 
 _START_PATIENCE_S = 15.0
@@ -64,13 +63,6 @@ class HubClient:
         self.socket.close()
 
 
-def _socket_path(target: SshTarget) -> str:
-    try:
-        return os.path.join(private_folder(HUB_FOLDER), f"{target.identity}.sock")
-    except NoPrivateFolder as error:
-        raise HubError(str(error), phase="reaching the hub") from error
-
-
 def _try_connect(path: str) -> HubClient | None:
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -86,7 +78,7 @@ def reach_hub(target: SshTarget) -> HubClient:
 
     Raises :class:`HubError` when it does not come up.
     """
-    path = _socket_path(target)
+    path = hub_socket(target)
     client = _try_connect(path)
     if client is not None:
         return client
@@ -136,17 +128,28 @@ def _spawn_errors(process: subprocess.Popen[bytes]) -> str:
 def stop_all_hubs(timeout_s: float = 10) -> int:
     """Make every hub of this user leave, with the kernels that it still has; return how many left."""
     sockets = []
-    for folder in candidates(HUB_FOLDER):
-        if is_private(folder):
-            names = sorted(os.listdir(folder))
-            sockets += [os.path.join(folder, name) for name in names if name.endswith(".sock")]
+    for folder in filter(is_private, candidates(HUB_FOLDER)):
+        names = sorted(os.listdir(folder))
+        sockets += [os.path.join(folder, name) for name in names if name.endswith(".sock")]
+    return _make_leave(sockets, timeout_s)
+
+
+def stop_hub(target: SshTarget, timeout_s: float = 10) -> bool:
+    """Make the hub of ``target`` leave, with the kernels that it still has; return whether it ran."""
+    name = f"{target.identity}.sock"
+    folders = filter(is_private, candidates(HUB_FOLDER))
+    return bool(_make_leave([os.path.join(folder, name) for folder in folders], timeout_s))
+
+
+def _make_leave(sockets: list[str], timeout_s: float) -> int:
     leaving = [client for client in map(_try_connect, sockets) if client is not None]
     for client in leaving:
         client.socket.settimeout(timeout_s)
         with contextlib.suppress(OSError):
             client.say("quit")
-            client.hear()
-    deadline_s = time.monotonic() + timeout_s
-    while any(map(os.path.exists, sockets)) and time.monotonic() < deadline_s:
-        time.sleep(_POLL_S)
+    for client in leaving:
+        with contextlib.suppress(OSError):  # it ends the conversation last of all
+            while client.hear() is not None:
+                pass
+        client.close()
     return len(leaving)

@@ -12,13 +12,14 @@ import os
 import signal
 import sys
 
+from sshpyk.hub.address import hub_socket
 from sshpyk.hub.host import HostLink
 from sshpyk.hub.kernels import Kernels
 from sshpyk.hub.server import Server
 from sshpyk.paths import hub_log
 from sshpyk.ssh.command import SshTarget
 from sshpyk.wire.clock import now_s
-from sshpyk.wire.private import HUB_FOLDER, private_folder, remove_if_empty
+from sshpyk.wire.private import remove_if_empty
 
 IDLE_S = 300.0  # how long a connection without a kernel is kept, for the next launch to be quick
 _UPKEEP_S = 2.0
@@ -26,11 +27,6 @@ _LOG_LIMIT_BYTES = 1_000_000
 _STOP_PATIENCE_S = 5.0
 
 log = logging.getLogger(__name__)
-
-
-def socket_path(target: SshTarget) -> str:
-    """Return where the hub for ``target`` listens."""
-    return os.path.join(private_folder(HUB_FOLDER), f"{target.identity}.sock")
 
 
 async def live(target: SshTarget, path: str) -> None:
@@ -64,7 +60,7 @@ async def _until_idle(server: Server) -> None:
 
 
 def _start_log(target: SshTarget) -> None:
-    path = hub_log(target.identity)
+    path = hub_log(f"{target.host}-{target.identity[:6]}")
     if path.exists() and path.stat().st_size > _LOG_LIMIT_BYTES:
         path.replace(path.with_suffix(".log.1"))
     os.umask(0o077)
@@ -79,7 +75,7 @@ def main() -> None:
     """Be the hub for the target on the command line; whoever starts it holds the folder's lock."""
     host, ssh, *config = sys.argv[1:]
     target = SshTarget(host, ssh, config[0] if config else None)
-    path = socket_path(target)
+    path = hub_socket(target)
     _start_log(target)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)

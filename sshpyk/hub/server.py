@@ -19,9 +19,11 @@ import logging
 import os
 from typing import Any
 
-from sshpyk.errors import HubError, SshpykError
+from sshpyk.errors import HubError, KernelError, SshpykError
 from sshpyk.hub.host import HostLink
 from sshpyk.hub.kernels import HubKernel, Kernels, LaunchRequest
+
+_Orders = asyncio.Future[dict[str, Any] | None]
 
 _LINE_LIMIT_BYTES = 16 * 1024 * 1024
 
@@ -113,14 +115,9 @@ class _Conversation:
 
     async def _launch(self, request: LaunchRequest) -> None:
         launching = asyncio.ensure_future(self._server.kernels.launch(request))
-        orders: asyncio.Future[dict[str, Any] | None] = asyncio.ensure_future(self._read())
-        waits: list[asyncio.Future[Any]] = [launching, orders]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        if not launching.done():  # the owner gave up, whatever it said last
-            launching.cancel()
-            await asyncio.wait({launching})
-            return
+        orders: _Orders = asyncio.ensure_future(self._read())
         try:
+            orders = await self._listen_during_launch(launching, orders)
             kernel = launching.result()
         except SshpykError as error:
             orders.cancel()
@@ -131,7 +128,23 @@ class _Conversation:
         self._say(event="ready", kernel_id=kernel.kernel_id)
         await self._obey(kernel, orders)
 
-    async def _obey(self, kernel: HubKernel, orders: asyncio.Future[dict[str, Any] | None]) -> None:
+    async def _listen_during_launch(
+        self, launching: asyncio.Task[HubKernel], orders: _Orders
+    ) -> _Orders:
+        """Wait for the launch; give it up when the owner goes or wants the kernel stopped."""
+        while not launching.done():
+            waits: list[asyncio.Future[Any]] = [launching, orders]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            if orders.done() and not launching.done():
+                record = orders.result()
+                if record is None or record["op"] == "stop":
+                    launching.cancel()
+                    await asyncio.wait({launching})
+                    raise KernelError("stopped while it was starting")
+                orders = asyncio.ensure_future(self._read())  # there is nothing to interrupt yet
+        return orders
+
+    async def _obey(self, kernel: HubKernel, orders: _Orders) -> None:
         """Carry out the owner's orders until the kernel has ended or the owner is gone."""
         over = asyncio.ensure_future(self._over.wait())
         while True:

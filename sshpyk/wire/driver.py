@@ -118,7 +118,13 @@ class LinkDriver:
             return
         if message.end:
             del self._handlers[message.stream]
-        if handler(message):
+        try:
+            taken = handler(message)
+        except Exception:
+            # A consumer's failure costs its message, never those behind it or the link.
+            log.exception("message %d of stream %d was not understood", message.seq, message.stream)
+            taken = True
+        if taken:
             self.consumed(message.stream)
 
     def _on_carrier_lost(self, carrier: Carrier, reason: str) -> None:

@@ -1,0 +1,21 @@
+"""Where the hub of a host listens: one socket per host, ssh configuration and protocol version."""
+
+from __future__ import annotations
+
+import os
+
+from sshpyk.errors import HubError
+from sshpyk.ssh.command import SshTarget
+from sshpyk.wire.private import HUB_FOLDER, NoPrivateFolder, private_folder
+
+# What ``server`` understands; a hub of another version goes on serving its own kernels.
+HUB_PROTOCOL = 1
+
+
+def hub_socket(target: SshTarget) -> str:
+    """Return the path of the hub's socket; its folder exists. Raises HubError where none can."""
+    try:
+        folder = private_folder(HUB_FOLDER)
+    except NoPrivateFolder as error:
+        raise HubError(str(error), phase="reaching the hub") from error
+    return os.path.join(folder, f"{target.identity}-{HUB_PROTOCOL}.sock")
