@@ -127,18 +127,21 @@ def _spawn_errors(process: subprocess.Popen[bytes]) -> str:
 
 def stop_all_hubs(timeout_s: float = 10) -> int:
     """Make every hub of this user leave, with the kernels that it still has; return how many left."""
-    sockets = []
-    for folder in filter(is_private, candidates(HUB_FOLDER)):
-        names = sorted(os.listdir(folder))
-        sockets += [os.path.join(folder, name) for name in names if name.endswith(".sock")]
-    return _make_leave(sockets, timeout_s)
+    return _make_leave(_hub_sockets(), timeout_s)
 
 
 def stop_hub(target: SshTarget, timeout_s: float = 10) -> bool:
     """Make the hub of ``target`` leave, with the kernels that it still has; return whether it ran."""
-    name = f"{target.identity}.sock"
+    ours = [path for path in _hub_sockets() if os.path.basename(path).startswith(target.identity)]
+    return _make_leave(ours, timeout_s) > 0
+
+
+def _hub_sockets() -> list[str]:
     folders = filter(is_private, candidates(HUB_FOLDER))
-    return bool(_make_leave([os.path.join(folder, name) for folder in folders], timeout_s))
+    paths = (
+        os.path.join(folder, name) for folder in folders for name in sorted(os.listdir(folder))
+    )
+    return [path for path in paths if path.endswith(".sock")]
 
 
 def _make_leave(sockets: list[str], timeout_s: float) -> int:

@@ -213,6 +213,18 @@ class Connection:
 
     # Bytes out
 
+    @property
+    def has_to_send(self) -> bool:
+        """Whether something waits that should not: anything but mere acknowledgements."""
+        if self._control or self._progress_due:
+            return True
+        link = self._link if self.state is State.ATTACHED else None
+        return link is not None and self._pacing.room_bytes > 0 and link.has_chunk
+
+    @property
+    def _progress_due(self) -> bool:
+        return self._received_bytes - self._progress_bytes >= PROGRESS_EVERY_BYTES
+
     def data_to_send(self, limit_bytes: int, now_s: float) -> list[bytes]:
         """Return buffers to write, of about ``limit_bytes`` in all; an empty list means none.
 
@@ -224,7 +236,7 @@ class Connection:
         if self.state is not State.ATTACHED or link is None:
             return out
         out += [frames.encode_ack(ack) for ack in link.take_acks()]
-        if self._received_bytes - self._progress_bytes >= PROGRESS_EVERY_BYTES:
+        if self._progress_due:
             self._progress_bytes = self._received_bytes
             out.append(frames.encode_progress(self._received_bytes))
         size = 0

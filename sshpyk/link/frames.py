@@ -160,8 +160,8 @@ def encode_bye(reason: str) -> bytes:
     return _frame(BYE, reason.encode()[:MAX_BYE_BYTES])
 
 
-def _decode_hello(body: bytes) -> Hello:
-    record = json.loads(body.decode())
+def _decode_hello(body: memoryview) -> Hello:
+    record = json.loads(bytes(body).decode())
     link_id, epoch, resumed = record["link_id"], _natural(record["epoch"]), record["resumed"]
     if not (isinstance(link_id, str) and 0 < len(link_id) <= 64 and isinstance(resumed, bool)):
         raise ValueError("malformed HELLO")
@@ -183,20 +183,20 @@ def _natural(value: Any) -> int:
     return value
 
 
-def _decode_data(body: bytes) -> Data:
+def _decode_data(body: memoryview) -> Data:
     stream, seq, offset, seen, flags = _DATA_BODY.unpack_from(body)
-    return Data(stream, seq, offset, seen, flags, body[_DATA_BODY.size :])
+    return Data(stream, seq, offset, seen, flags, bytes(body[_DATA_BODY.size :]))
 
 
 # type -> (name, smallest body, largest body, decoder)
-_KINDS: dict[int, tuple[str, int, int, Callable[[bytes], Frame]]] = {
+_KINDS: dict[int, tuple[str, int, int, Callable[[memoryview], Frame]]] = {
     HELLO: ("HELLO", 2, MAX_HELLO_BYTES, _decode_hello),
     DATA: ("DATA", _DATA_BODY.size, _DATA_BODY.size + MAX_CHUNK_BYTES, _decode_data),
     ACK: ("ACK", _ACK.size, _ACK.size, lambda body: Ack(*_ACK.unpack(body))),
     PROGRESS: ("PROGRESS", 8, 8, lambda body: Progress(*_U64.unpack(body))),
     PING: ("PING", 8, 8, lambda body: Ping(*_U64.unpack(body))),
     PONG: ("PONG", 8, 8, lambda body: Pong(*_U64.unpack(body))),
-    BYE: ("BYE", 0, MAX_BYE_BYTES, lambda body: Bye(body.decode("utf-8", "replace"))),
+    BYE: ("BYE", 0, MAX_BYE_BYTES, lambda body: Bye(bytes(body).decode("utf-8", "replace"))),
 }
 
 
@@ -223,12 +223,12 @@ class FrameReader:
                 if len(buffer) - start < size:
                     break
                 position = start + size
-                frames.append(self._decode(name, decode, bytes(view[start:position])))
+                frames.append(self._decode(name, decode, view[start:position]))
         del buffer[:position]
         return frames
 
     @staticmethod
-    def _check_header(kind: int, size: int) -> tuple[str, Callable[[bytes], Frame]]:
+    def _check_header(kind: int, size: int) -> tuple[str, Callable[[memoryview], Frame]]:
         try:
             name, smallest, largest, decode = _KINDS[kind]
         except KeyError:
@@ -238,7 +238,7 @@ class FrameReader:
         return name, decode
 
     @staticmethod
-    def _decode(name: str, decode: Callable[[bytes], Frame], body: bytes) -> Frame:
+    def _decode(name: str, decode: Callable[[memoryview], Frame], body: memoryview) -> Frame:
         try:
             return decode(body)
         except (ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError):

@@ -138,6 +138,11 @@ class Link:
             self._forget_if_over(number)
         return acks
 
+    @property
+    def has_chunk(self) -> bool:
+        """Whether :meth:`next_chunk` would return one."""
+        return any(stream.sender.ready for stream in self._streams.values())
+
     def next_chunk(self, limit_bytes: int) -> tuple[Data, memoryview] | None:
         """Return the next chunk in fair order: urgent streams first, then each stream in turn."""
         chosen = None

@@ -88,7 +88,8 @@ class Carrier:
             self.on_event(self, event)
             if isinstance(event, Broken):
                 self._lose(f"the other end broke the protocol: {event.reason}")
-        self.wake()
+        if self.connection.has_to_send:
+            self.wake()
 
     def _flush(self) -> None:
         self._flush_planned = False

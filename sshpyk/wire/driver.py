@@ -20,6 +20,7 @@ from sshpyk.wire.clock import now_s
 Handler = Callable[[Message], bool]
 
 TICK_S = 1.0
+ACK_DELAY_S = 0.02
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class LinkDriver:
         self.on_peer_left: Callable[[str], None] = lambda reason: None
         self._handlers: dict[int, Handler] = {}
         self._unclaimed: dict[int, list[Message]] = {}
+        self._ack_planned = False
         self._loop = asyncio.get_running_loop()
         self._tick_timer = self._loop.call_later(TICK_S, self._tick)
 
@@ -66,8 +68,17 @@ class LinkDriver:
         self.wake()
 
     def consumed(self, stream: int) -> None:
-        """Acknowledge the oldest message that a handler did not take at once."""
+        """Acknowledge the oldest message that a handler did not take at once.
+
+        An acknowledgement rides along with the next message, or goes alone after a moment.
+        """
         self.link.consumed(stream)
+        if not self._ack_planned:
+            self._ack_planned = True
+            self._loop.call_later(ACK_DELAY_S, self._acknowledge)
+
+    def _acknowledge(self) -> None:
+        self._ack_planned = False
         self.wake()
 
     def wake(self) -> None:
