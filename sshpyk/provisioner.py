@@ -18,13 +18,27 @@ from typing import Any
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.manager import KernelManager
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
+from tornado.web import HTTPError
 
-from sshpyk.errors import HubError, error_from_record
+from sshpyk.errors import HubError, SshpykError, error_from_record
 from sshpyk.kernelconfig import RemoteKernel
 from sshpyk.launch import launch_record
 
 # What a launch may take beyond its own timeout before we stop believing the stand-in.
 _GRACE_S = 30.0
+
+
+def shown_by_jupyter(error: SshpykError) -> SshpykError:
+    """Return ``error`` as one whose text a Jupyter server passes on to the browser.
+
+    It shows the ``log_message`` of a tornado HTTPError and hides every other exception behind
+    "Unhandled error" (jupyter_server ``APIHandler.write_error``).
+    """
+    kind = type(type(error).__name__, (type(error), HTTPError), {})
+    shown = kind.__new__(kind)
+    HTTPError.__init__(shown, 500, str(error))  # type: ignore[arg-type]  # it is one, made below
+    shown.__dict__.update(error.__dict__)
+    return shown
 
 
 class SSHKernelProvisioner(LocalProvisioner):
@@ -60,8 +74,10 @@ class SSHKernelProvisioner(LocalProvisioner):
             info = await super().launch_kernel([*command, *self._label()], **kwargs)
             theirs.close()
             await self._await_ready(ours, record)
-        except BaseException:
+        except BaseException as error:
             await self._end_stand_in()
+            if isinstance(error, SshpykError):
+                raise shown_by_jupyter(error) from error
             raise
         finally:
             theirs.close()

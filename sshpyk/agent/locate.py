@@ -86,7 +86,9 @@ def load(modules: dict[str, str]) -> None:
 
 def start_agent(bundle: bytes) -> None:
     """Start the agent from its modules, in a session of its own, holding nothing of ours."""
-    if os.fork():
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
         return
     os.setsid()
     if os.fork():

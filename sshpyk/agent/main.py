@@ -66,6 +66,7 @@ class Agent:
         self._links: dict[str, _HeldLink] = {}
         self._loop = asyncio.get_running_loop()
         self._leave = asyncio.Event()
+        self._newcomers = 0  # sessions whose first frame has not come yet
         self._idle_since_s: float | None = now_s()
 
     async def live(self) -> None:
@@ -104,13 +105,19 @@ class Agent:
     def _carry(self, session: socket.socket, fds: list[int]) -> None:
         carrier = _SessionCarrier(session, fds)
         carrier.on_event = self._on_first_event
-        carrier.on_lost = lambda lost, reason: log.info("a session ended: %s", reason)
+        carrier.on_lost = self._on_newcomer_lost
+        self._newcomers += 1
         self._idle_since_s = None
         carrier.start()
+
+    def _on_newcomer_lost(self, carrier: Carrier, reason: str) -> None:
+        log.info("a session ended before it began: %s", reason)
+        self._newcomers -= 1
 
     def _on_first_event(self, carrier: Carrier, event: Event) -> None:
         if not isinstance(event, HelloReceived):
             return
+        self._newcomers -= 1
         held = self._links.get(event.hello.link_id)
         if held is None:
             held = _HeldLink(event.hello.link_id, self._book, self._places)
@@ -120,7 +127,7 @@ class Agent:
             events = carrier.connection.answer(held.driver.link, event.hello)
         except LinkProtocolError as error:
             log.warning("refused a session: %s", error)
-            carrier.close()
+            carrier.close()  # which tells nobody: on_lost is for what the other end does
             return
         log.info("link %s epoch %d", event.hello.link_id[:8], event.hello.epoch)
         held.driver.carry_by(carrier)
@@ -150,7 +157,7 @@ class Agent:
 
     def _upkeep_idle(self) -> None:
         carried = any(held.driver.carrier for held in self._links.values())
-        if carried or self._book.kernels:
+        if carried or self._newcomers or self._book.kernels:
             self._idle_since_s = None
         elif not self._links:
             self._leave.set()

@@ -82,8 +82,8 @@ class KernelSocket:
 
     @property
     def drained(self) -> bool:
-        """Whether everything sent has been taken by the kernel's side."""
-        return not (self._out or self._unframed)
+        """Whether nothing waits any more: the kernel's side has all of it, or never will."""
+        return self._closed or not (self._out or self._unframed)
 
     def read(self) -> None:
         """Hand over what has arrived; called by the loop, and before another socket is read."""

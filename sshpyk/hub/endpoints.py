@@ -41,22 +41,39 @@ class Endpoints:
         self._driver: LinkDriver | None = None
         self._streams = (0, 0)
         self._on_exit: Callable[[int], None] = lambda status: None
-        self._signer = Signer(info.get("key", ""), info.get("signature_scheme", "hmac-sha256"))
         self._welcomes = False
         try:
+            self._signer = Signer(info.get("key", ""), info.get("signature_scheme", "hmac-sha256"))
             for channel, name in _NAMES.items():
                 kind = zmq.XPUB if channel == IOPUB else zmq.ROUTER
                 self._sockets[channel] = self._bind(name, kind)
             self._heartbeat = self._bind("hb", zmq.ROUTER)
-        except (zmq.ZMQError, KeyError) as error:
-            self.close()
+        except (zmq.ZMQError, KeyError, AttributeError, TypeError, ValueError) as error:
+            self.close()  # what the connection file says cannot be bound
             raise HubError(
                 f"cannot bind the kernel's local sockets: {error}", phase="binding local sockets"
             ) from error
         self._loop.add_reader(self._sockets[IOPUB].FD, self._read_subscriptions)
+        # Also while the kernel still starts: a client that was started beside it takes a second of
+        # silence for its death (jupyter_client's wait_for_ready).
+        self._begin_heartbeat()
+
+    def _begin_heartbeat(self) -> None:
+        self._loop.add_reader(self._heartbeat.FD, self._answer_heartbeats)
+        self._answer_heartbeats()
 
     def _bind(self, name: str, kind: int) -> zmq.Socket[bytes]:
+        url = self.url(name)
         bound: zmq.Socket[bytes] = self._context.socket(kind)
+        try:
+            self._configure(bound, kind)
+            bound.bind(url)
+        except BaseException:
+            bound.close()
+            raise
+        return bound
+
+    def _configure(self, bound: zmq.Socket[bytes], kind: int) -> None:
         bound.linger = _LINGER_MS
         bound.set_hwm(0)
         if kind == zmq.XPUB:
@@ -68,8 +85,6 @@ class Endpoints:
             bound.curve_secretkey = self.info["curve_secretkey"].encode()
             bound.curve_publickey = self.info["curve_publickey"].encode()
             bound.curve_server = True
-        bound.bind(self.url(name))
-        return bound
 
     def url(self, name: str) -> str:
         """Return the ZeroMQ address of a channel."""
@@ -96,8 +111,7 @@ class Endpoints:
         for channel in _ROUTED:
             self._loop.add_reader(self._sockets[channel].FD, self._read, channel)
             self._read(channel)
-        self._loop.add_reader(self._heartbeat.FD, self._answer_heartbeats)
-        self._answer_heartbeats()
+        self._begin_heartbeat()
 
     def greet_subscribers(self) -> None:
         """Send ``iopub_welcome`` to each new subscriber from now on, as this kernel does (JEP 65)."""

@@ -27,6 +27,8 @@ from sshpyk.wire.driver import LinkDriver
 from sshpyk.wire.rpc import Rpc
 
 BACKOFF_S = (0.2, 30.0)
+RESUMING = "resuming the link"
+_AGENT_LEFT_PATIENCE_S = 1.0
 HELLO_DEADLINE_S = 20.0
 
 log = logging.getLogger(__name__)
@@ -127,10 +129,13 @@ class HostLink:
                 await self._dial_once()
             except SshpykError as error:
                 log.warning("%s", error)
-                self._failure = error
-                self._resumed.set()
-                if not error.retryable or not ever_up:
-                    if self.state is not LinkState.UP:
+                # An agent may leave, idle, in the moment in which we find it: that is no refusal.
+                agent_left = error.phase == RESUMING and pause_s < _AGENT_LEFT_PATIENCE_S
+                if not agent_left:
+                    self._failure = error
+                    self._resumed.set()
+                if not error.retryable or not (ever_up or agent_left):
+                    if not self.is_up:
                         self.state = LinkState.DOWN
                     return
             else:
@@ -172,7 +177,7 @@ class HostLink:
         self.phase = text
 
     def _unreachable(self, what: str) -> Unreachable:
-        return Unreachable(what, host=self.target.host, phase="resuming the link")
+        return Unreachable(what, host=self.target.host, phase=RESUMING)
 
     def _end_ssh(self) -> None:
         if self._ssh is not None:
@@ -207,7 +212,7 @@ class HostLink:
         error = LinkLost(
             "the agent on the host was ended, and the kernels that it held with it",
             host=self.target.host,
-            phase="resuming the link",
+            phase=RESUMING,
         )
         log.error("%s", error)
         opening, rpc = self._opening, self.rpc

@@ -25,6 +25,8 @@ ENDPOINTS_LINGER_S = 6.0  # Jupyter's restarter looks every 3 s
 
 log = logging.getLogger(__name__)
 
+Outcome = int | SshpykError
+
 
 @dataclass(frozen=True)
 class LaunchRequest:
@@ -39,13 +41,24 @@ class LaunchRequest:
 
 
 class HubKernel:
-    """A launched kernel. ``on_exit`` gets its status after its last output was handed over."""
+    """A launched kernel; whoever watches it is told how it ended."""
 
     def __init__(self, kernel_id: str, endpoints: Endpoints) -> None:
         self.kernel_id = kernel_id
         self.endpoints = endpoints
-        self.on_exit: Callable[[int], None] = lambda status: None
-        self.on_failure: Callable[[SshpykError], None] = lambda error: None
+        self._outcome: Outcome | None = None
+        self._on_end: Callable[[Outcome], None] = lambda outcome: None
+
+    def watch(self, on_end: Callable[[Outcome], None]) -> None:
+        """Tell ``on_end`` how the kernel ended, after its last output; now, if it has already."""
+        self._on_end = on_end
+        if self._outcome is not None:
+            on_end(self._outcome)
+
+    def end(self, outcome: Outcome) -> None:
+        """Note the exit status, or what else ended it."""
+        self._outcome = outcome
+        self._on_end(outcome)
 
 
 class Kernels:
@@ -79,6 +92,10 @@ class Kernels:
             done, _ = await asyncio.wait({starting}, timeout=request.launch_timeout_s)
             if done:
                 return starting.result()
+        except asyncio.CancelledError:
+            if starting.done() and not starting.cancelled() and not starting.exception():
+                self.abandon(starting.result())  # it came up in the moment that it was given up
+            raise
         finally:
             starting.cancel()
         raise LaunchTimeout(
@@ -149,6 +166,12 @@ class Kernels:
         """End a kernel: politely if there is grace, then by force. Its exit is told as any other."""
         self._host.rpc.notify("stop", kernel_id=kernel.kernel_id, grace_s=grace_s)
 
+    def abandon(self, kernel: HubKernel) -> None:
+        """End a kernel whose owner has gone; its sockets are there for the next one at once."""
+        self.stop(kernel, grace_s=0)
+        if kernel.kernel_id in self._kernels:
+            self._let_go(kernel)
+
     async def stop_all(self) -> None:
         """End every kernel that an owner has left behind; called when the hub leaves."""
         for kernel_id in list(self._kernels):
@@ -159,12 +182,12 @@ class Kernels:
     def _ended(self, kernel: HubKernel, status: int) -> None:
         log.info("kernel %s ended with status %d", kernel.kernel_id, status)
         self._let_go(kernel)
-        kernel.on_exit(status)
+        kernel.end(status)
 
     def _fail_all(self, error: SshpykError) -> None:
         for kernel in list(self._kernels.values()):
             self._let_go(kernel)
-            kernel.on_failure(error)
+            kernel.end(error)
 
     def _let_go(self, kernel: HubKernel) -> None:
         """Keep the local sockets for the kernel that a restart will put behind them."""

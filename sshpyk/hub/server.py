@@ -21,7 +21,7 @@ from typing import Any
 
 from sshpyk.errors import HubError, KernelError, SshpykError
 from sshpyk.hub.host import HostLink
-from sshpyk.hub.kernels import HubKernel, Kernels, LaunchRequest
+from sshpyk.hub.kernels import HubKernel, Kernels, LaunchRequest, Outcome
 
 _Orders = asyncio.Future[dict[str, Any] | None]
 
@@ -110,12 +110,20 @@ class _Conversation:
         line = await self._reader.readline()
         return json.loads(line) if line else None
 
+    async def _read_order(self) -> dict[str, Any] | None:
+        """Return the owner's next order; None when it has gone, or makes no sense any more."""
+        try:
+            record = await self._read()
+        except (ConnectionError, ValueError):
+            return None
+        return record if isinstance(record, dict) and "op" in record else None
+
     def _say(self, **record: Any) -> None:
         self._writer.write(json.dumps(record).encode() + b"\n")
 
     async def _launch(self, request: LaunchRequest) -> None:
         launching = asyncio.ensure_future(self._server.kernels.launch(request))
-        orders: _Orders = asyncio.ensure_future(self._read())
+        orders: _Orders = asyncio.ensure_future(self._read_order())
         try:
             orders = await self._listen_during_launch(launching, orders)
             kernel = launching.result()
@@ -123,9 +131,8 @@ class _Conversation:
             orders.cancel()
             self._say(event="failed", error=error.to_record())
             return
-        kernel.on_exit = self._exited
-        kernel.on_failure = self._failed
         self._say(event="ready", kernel_id=kernel.kernel_id)
+        kernel.watch(self._ended)
         await self._obey(kernel, orders)
 
     async def _listen_during_launch(
@@ -141,7 +148,9 @@ class _Conversation:
                     launching.cancel()
                     await asyncio.wait({launching})
                     raise KernelError("stopped while it was starting")
-                orders = asyncio.ensure_future(self._read())  # there is nothing to interrupt yet
+                orders = asyncio.ensure_future(
+                    self._read_order()
+                )  # there is nothing to interrupt yet
         return orders
 
     async def _obey(self, kernel: HubKernel, orders: _Orders) -> None:
@@ -154,15 +163,18 @@ class _Conversation:
                 orders.cancel()
                 await self._writer.drain()
                 return
-            record = orders.result() if orders.exception() is None else None
+            record = orders.result()
             if record is None:
                 over.cancel()
-                kernel.on_exit = lambda status: None
+                kernel.watch(lambda outcome: None)
                 log.info("the owner of kernel %s has gone; ending it", kernel.kernel_id)
-                self._server.kernels.stop(kernel, grace_s=0)
+                self._server.kernels.abandon(kernel)
                 return
-            self._carry_out(kernel, record)
-            orders = asyncio.ensure_future(self._read())
+            try:
+                self._carry_out(kernel, record)
+            except (KeyError, TypeError, ValueError) as error:
+                log.warning("ignored the order %s: %r", record, error)
+            orders = asyncio.ensure_future(self._read_order())
 
     def _carry_out(self, kernel: HubKernel, record: dict[str, Any]) -> None:
         kernels = self._server.kernels
@@ -173,12 +185,11 @@ class _Conversation:
         elif record["op"] == "signal":
             kernels.signal(kernel, int(record["signal"]))
 
-    def _exited(self, status: int) -> None:
-        self._say(event="exited", status=status)
-        self._over.set()
-
-    def _failed(self, error: SshpykError) -> None:
-        self._say(event="failed", error=error.to_record())
+    def _ended(self, outcome: Outcome) -> None:
+        if isinstance(outcome, SshpykError):
+            self._say(event="failed", error=outcome.to_record())
+        else:
+            self._say(event="exited", status=outcome)
         self._over.set()
 
 
