@@ -13,7 +13,8 @@ import os
 import signal
 import socket
 import sys
-from typing import Any
+import types
+from typing import Any, cast
 
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.manager import KernelManager
@@ -34,11 +35,12 @@ def shown_by_jupyter(error: SshpykError) -> SshpykError:
     It shows the ``log_message`` of a tornado HTTPError and hides every other exception behind
     "Unhandled error" (jupyter_server ``APIHandler.write_error``).
     """
-    kind = type(type(error).__name__, (type(error), HTTPError), {})
-    shown = kind.__new__(kind)
-    HTTPError.__init__(shown, 500, str(error))  # type: ignore[arg-type]  # it is one, made below
+    bases: tuple[Any, ...] = (type(error), HTTPError)
+    kind: Any = types.new_class(type(error).__name__, bases)
+    shown: Any = kind.__new__(kind)
+    HTTPError.__init__(shown, 500, str(error))
     shown.__dict__.update(error.__dict__)
-    return shown
+    return cast(SshpykError, shown)
 
 
 class SSHKernelProvisioner(LocalProvisioner):
