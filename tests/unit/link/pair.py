@@ -61,7 +61,8 @@ class Pair:
         """Move one portion each way, at most ``take`` bytes; return whether anything moved."""
         moved = False
         for end, peer in ((self.hub, self.agent), (self.agent, self.hub)):
-            assert end.connection is not None and peer.connection is not None
+            assert end.connection is not None
+            assert peer.connection is not None
             for buffer in end.connection.data_to_send(self.portion, self.now):
                 self.wire[peer.name] += buffer
             data = bytes(self.wire[peer.name][:take])

@@ -245,7 +245,8 @@ def test_bye_is_reported_with_its_reason():
     pair = Pair()
     pair.connect()
     pair.settle()
-    assert pair.hub.connection is not None and pair.agent.connection is not None
+    assert pair.hub.connection is not None
+    assert pair.agent.connection is not None
     events = pair.agent.connection.receive_data(pair.hub.connection.leave("idle"), pair.now)
     assert events == [PeerLeft("idle")]
 
