@@ -1,0 +1,52 @@
+# Every command a contributor needs. Nothing has to be installed by hand but make and Python >= 3.10:
+# tools go into .venv here, machines into containers (see lab/README.md).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+TOX := $(BIN)/tox run
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types unit integration lab-up lab-down lab-shell clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(READY)  ## run a notebook on a private sshd of this machine, and show the timings
+	$(BIN)/python demo/demo.py
+
+test: $(READY)  ## all checks: lint, types, unit tests, integration tests in the lab
+	$(TOX) -e lint,types,unit,integration
+
+lint types unit integration: $(READY)
+	$(TOX) -e $@
+lint:  ## ruff: rules and format
+types:  ## mypy, strict
+unit:  ## unit tests
+integration:  ## integration tests in the lab
+
+lab-up: $(READY)  ## bring the lab up: laptop, bastion and remote machine
+	$(BIN)/python lab/lab.py up
+
+lab-down: $(READY)  ## take the lab down; the images stay
+	$(BIN)/python lab/lab.py down
+
+lab-shell: $(READY)  ## a shell on the lab's laptop
+	$(BIN)/python lab/lab.py shell
+
+clean:  ## remove what was built here (not the lab's images)
+	rm -rf $(VENV) .tox .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist lab/.build
+
+# Debian and Ubuntu ship venv apart from Python; pip says nothing useful without it.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("sshpyk needs Python 3.10 or newer: make PYTHON=python3.X")'
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	        echo "installing python3-venv"; apt-get update -q && \
+	        DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends python3-venv; \
+	    else \
+	        echo "$(PYTHON) has no venv module: on Debian or Ubuntu, apt install python3-venv" >&2; exit 1; \
+	    fi; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

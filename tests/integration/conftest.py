@@ -1,0 +1,108 @@
+"""Fixtures of the integration tests, which run on the lab's laptop as an unprivileged user.
+
+``lab``         the three machines, looked at and acted upon through the engine (machines.py)
+``host_alias``  the remote's ssh alias; a test that asks for it runs twice, direct and through
+                the bastion
+``exclusive``   a mark for tests that disturb the machines or networks: nothing runs beside them
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration import leftovers
+from tests.integration.machines import Lab
+
+HOST_ALIASES = {"direct": "remote", "jump": "remote-jump"}
+_before = pytest.StashKey[leftovers.Inventory]()
+_left = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse to run outside the lab; remember what is on the machines before the first test."""
+    if "SSHPYK_LAB" not in os.environ:
+        raise pytest.UsageError(
+            "the integration tests run inside the lab: `make lab-up && tox -e integration`"
+        )
+    config.addinivalue_line("markers", "exclusive: disturbs the lab; nothing runs beside it")
+    if not _is_worker(config):
+        with Lab() as lab:
+            config.stash[_before] = leftovers.Inventory.taken(lab)
+
+
+@pytest.hookimpl(trylast=True)  # xdist's own hook, which ends the workers, comes first
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run when it left anything behind: see leftovers.py."""
+    config = session.config
+    if _is_worker(config) or _before not in config.stash or config.option.collectonly:
+        return
+    complaints = []
+    try:
+        leftovers.stop_hubs()
+    except Exception as error:  # noqa: BLE001  # reported below, and the look at the rest goes on
+        complaints.append(f"the hubs could not be stopped: {error!r}")
+    with Lab() as lab:
+        complaints += leftovers.wait_until_clean(lab, config.stash[_before], timeout_s=10)
+    config.stash[_left] = complaints
+    if complaints and session.exitstatus in (
+        pytest.ExitCode.OK,
+        pytest.ExitCode.NO_TESTS_COLLECTED,
+    ):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what was left behind."""
+    left = terminalreporter.config.stash.get(_left, [])
+    if left:
+        terminalreporter.section("LEFT BEHIND by this run", sep="=", red=True, bold=True)
+        for line in left:
+            terminalreporter.line(line, red=True)
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """The lab's three machines."""
+    with Lab() as machines:
+        yield machines
+
+
+@pytest.fixture(params=list(HOST_ALIASES.values()), ids=list(HOST_ALIASES))
+def host_alias(request: pytest.FixtureRequest) -> str:
+    """The remote as ssh on the laptop names it, once directly and once behind the bastion."""
+    alias: str = request.param
+    return alias
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the checkout out of ``python -m``'s way: what is tested is the installed wheel."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _turn(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Let an ``exclusive`` test run alone, across all workers."""
+    mode = fcntl.LOCK_EX if request.node.get_closest_marker("exclusive") else fcntl.LOCK_SH
+    folder = tmp_path_factory.getbasetemp()
+    if _is_worker(request.config):
+        folder = folder.parent
+    with contextlib.ExitStack() as stack:
+        lock = stack.enter_context((folder / "running.lock").open("w"))
+        # Who waits for its turn keeps the queue closed: newcomers cannot overtake it for ever.
+        with (folder / "queue.lock").open("w") as queue:
+            fcntl.flock(queue, fcntl.LOCK_EX)
+            fcntl.flock(lock, mode)
+        yield
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
