@@ -116,17 +116,21 @@ class SSHKernelProvisioner(LocalProvisioner):
         answer = b""
         patience_s = self._remote.launch_timeout + _GRACE_S
         while not answer.endswith(b"\n"):
-            data = await asyncio.wait_for(loop.sock_recv(ours, 65536), patience_s)
+            try:
+                data = await asyncio.wait_for(loop.sock_recv(ours, 65536), patience_s)
+            except asyncio.TimeoutError:
+                raise self._failure(f"the stand-in gave no answer within {patience_s:g} s") from None
             if not data:
-                raise HubError(
-                    "the stand-in ended without a word; its words are in the Jupyter server's log",
-                    host=self._remote.ssh_host_alias,
-                    phase="launching",
+                raise self._failure(
+                    "the stand-in ended without a word; its words are in the Jupyter server's log"
                 )
             answer += data
         outcome = json.loads(answer)
         if "error" in outcome:
             raise error_from_record(outcome["error"])
+
+    def _failure(self, what: str) -> HubError:
+        return HubError(what, host=self._remote.ssh_host_alias, phase="launching")
 
     async def _end_stand_in(self) -> None:
         if self.process is not None:

@@ -15,7 +15,6 @@ outcome), or by any program that runs a kernel.json's argv with ``--kernel`` and
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -23,12 +22,16 @@ import select
 import signal
 import socket
 import sys
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sshpyk.errors import HubError, InvalidInput, SshpykError, error_from_record
 from sshpyk.hub.client import HubClient, reach_hub
 from sshpyk.ssh.command import SshTarget
 
+if TYPE_CHECKING:
+    import argparse
+
+PROVISIONER_FD = "--provisioner-fd"  # always the first word
 _PARENT_POLL_S = 1.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -48,17 +51,18 @@ class Request:
             with contextlib.suppress(OSError):
                 self._report.sendall(json.dumps(outcome).encode() + b"\n")
                 self._report.close()
+            self._report = None  # a failure after the launch is for the log of whoever started us
         elif "error" in outcome:
             print(error_from_record(outcome["error"]), file=sys.stderr)  # noqa: T201
 
 
 def read_request(argv: list[str]) -> Request:
     """Return the request that the command line names. Raises InvalidInput."""
-    options = _parse(argv)
-    if options.provisioner_fd is not None:
-        report = socket.socket(fileno=options.provisioner_fd)
+    if argv[:1] == [PROVISIONER_FD] and argv[1:]:  # what follows are words for people who read ps
+        report = socket.socket(fileno=int(argv[1]))
         with report.makefile("rb") as lines:
             return Request(json.loads(lines.readline()), report)
+    options = _parse(argv)
     if not options.kernel or not options.connection_file:
         raise InvalidInput("name a kernel and a connection file; see sshpyk-kernel --help")
     # Only here: the provisioner has read the kernelspec already, and this costs 0.2 s.
@@ -68,10 +72,14 @@ def read_request(argv: list[str]) -> Request:
     spec = load(options.kernel)
     if spec.remote is None:
         raise InvalidInput(f"{options.kernel} is not a kernel of sshpyk's; see sshpyk list")
-    return Request(launch_record(spec.remote, options.connection_file, dict(spec.env)))
+    connection_file = os.path.abspath(options.connection_file)  # the hub works elsewhere
+    return Request(launch_record(spec.remote, connection_file, dict(spec.env)))
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
+    # Here: a provisioner needs no parser, and every restart would wait for its import.
+    import argparse
+
     parser = argparse.ArgumentParser(
         prog="sshpyk-kernel",
         description="Launch a remote kernel and stand for it until it ends.",
@@ -82,7 +90,6 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--connection-file", "--KernelManager.connection_file", "-f", metavar="FILE", type=_unquote
     )
-    parser.add_argument("--provisioner-fd", type=int, help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
 

@@ -14,11 +14,13 @@ import logging
 from collections import OrderedDict
 from typing import Any, Callable, NamedTuple, Sequence
 
-from sshpyk.agent.sockets import KernelSocket, channel_address
+from sshpyk.agent.sockets import WRITER_PAUSE_S, KernelSocket, channel_address
 from sshpyk.agent.zmtp import ZmtpPeer
 from sshpyk.link.stream import Message
 from sshpyk.wire import kernel_messages
+from sshpyk.wire.clock import now_s
 from sshpyk.wire.driver import LinkDriver
+from sshpyk.wire.jupyter_messages import DELIMITER
 from sshpyk.wire.kernel_messages import CONTROL, IOPUB, SHELL, STDIN
 
 NAMES = {SHELL: "shell", STDIN: "stdin", CONTROL: "control"}
@@ -26,6 +28,8 @@ MAX_CLIENTS = 32  # identities kept; every page reload of JupyterLab brings a ne
 _OUR_IDENTITY = b"sshpyk-agent"
 _WELCOME_PATIENCE_S = 0.05
 _DRAIN_POLL_S = 0.02
+_OUTPUT_PATIENCE_S = 1.0  # how long output that never pauses may hold a reply
+_READS_BEFORE_REPLY = 64
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +52,11 @@ class KernelChannels:
         driver.link.open(streams.control, urgent=True)
         self._iopub: KernelSocket | None = None
         self._clients: OrderedDict[bytes, dict[int, KernelSocket]] = OrderedDict()
+        self._held: list[tuple[int, list[bytes]]] = []  # replies that wait for their output
+        self._held_since_s = 0.0
+        self._pass_planned = False
         self.welcomes = False  # the kernel has greeted our subscription
+        self.on_welcome: Callable[[], None] = lambda: None
         self._listening = asyncio.get_running_loop().create_future()
         # Sees control requests first; returns whether it has answered the request itself.
         self.intercept: Callable[[list[bytes]], bool] = lambda parts: False
@@ -155,6 +163,7 @@ class KernelChannels:
         for parts in messages:
             if _is_welcome(parts):
                 self.welcomes = True
+                self.on_welcome()
                 self._note_listening()
             else:
                 self.publish(IOPUB, parts)
@@ -164,10 +173,35 @@ class KernelChannels:
     ) -> None:
         if identity == _OUR_IDENTITY:
             return
-        if channel == SHELL and self._iopub is not None:
-            self._iopub.read()
-        for parts in messages:
-            self.publish(channel, [identity, *parts])
+        if channel == CONTROL:
+            for parts in messages:
+                self.publish(channel, [identity, *parts])
+            return
+        if not self._held:
+            self._held_since_s = now_s()
+        self._held += [(channel, [identity, *parts]) for parts in messages]
+        if not self._pass_planned:
+            self._pass_held()
+
+    def _pass_held(self) -> None:
+        """Pass replies on once iopub has nothing more that came before them.
+
+        The kernel may still be writing a large output when its reply is there. One that publishes
+        without a pause does not hold a reply for ever.
+        """
+        self._pass_planned = False
+        for _ in range(_READS_BEFORE_REPLY):
+            if self._iopub is None or not self._iopub.read():
+                break
+        patient = now_s() - self._held_since_s < _OUTPUT_PATIENCE_S
+        if patient and self._iopub is not None and self._iopub.more_is_coming:
+            self._pass_planned = True
+            loop = asyncio.get_running_loop()
+            loop.call_later(WRITER_PAUSE_S / 4, self._pass_held)
+            return
+        held, self._held = self._held, []
+        for channel, parts in held:
+            self.publish(channel, parts)
 
     def publish(self, channel: int, parts: Sequence[bytes]) -> None:
         """Send a message of the kernel's (or in its name) to the hub."""
@@ -183,6 +217,8 @@ class KernelChannels:
         for sockets in self._clients.values():
             for kernel_socket in sockets.values():
                 kernel_socket.drain()
+        self._drop_iopub()
+        self._pass_held()
         self._driver.send(self._streams.main, kernel_messages.pack_exit(status))
         self.close()
 
@@ -202,4 +238,5 @@ def _close_all(sockets: dict[int, KernelSocket]) -> None:
 
 def _is_welcome(parts: list[bytes]) -> bool:
     """Whether this is the kernel's greeting of our own subscription; the hub greets its clients."""
-    return len(parts) > 3 and b'"iopub_welcome"' in parts[3]
+    header = parts.index(DELIMITER) + 2 if DELIMITER in parts else 0
+    return 0 < header < len(parts) and b'"iopub_welcome"' in parts[header]

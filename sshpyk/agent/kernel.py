@@ -10,7 +10,7 @@ import enum
 import logging
 import shlex
 import signal
-from typing import Any, Awaitable
+from typing import Any, Awaitable, Callable
 
 from sshpyk.agent.channels import KernelChannels, Streams
 from sshpyk.agent.process import KernelProcess
@@ -48,6 +48,7 @@ class Kernel:
         self._channels = KernelChannels(process.info, driver, streams)
         self._channels.intercept = self._intercept
         self._ended = asyncio.Event()
+        self._asked_to_end = False
 
     async def wait_ready(self) -> None:
         """Return when the kernel listens. Raises :class:`KernelDied` with its last words."""
@@ -81,6 +82,10 @@ class Kernel:
         """Whether the kernel greets new subscribers of iopub (JEP 65)."""
         return self._channels.welcomes
 
+    def tell_welcome(self, tell: Callable[[], None]) -> None:
+        """Call ``tell`` if :attr:`welcomes` turns out only later."""
+        self._channels.on_welcome = tell
+
     def check_alive(self) -> bool:
         """Notice a death (called when a child of the agent has ended); return whether it lives."""
         if self.state is KernelState.ENDED:
@@ -113,9 +118,11 @@ class Kernel:
     async def stop(self, grace_s: float) -> None:
         """End the kernel: ask it, then SIGTERM, then SIGKILL. With no grace, at once."""
         if grace_s > 0 and self.state is KernelState.RUNNING:
-            self._channels.inject(self._signer.message("shutdown_request", {"restart": False}))
-            if await self._ends_within(grace_s):
-                return
+            # A client that asked already has waited as long as it cares to.
+            if not self._asked_to_end:
+                self._channels.inject(self._signer.message("shutdown_request", {"restart": False}))
+                if await self._ends_within(grace_s):
+                    return
             self.process.signal(signal.SIGTERM)
             if await self._ends_within(_TERM_GRACE_S):
                 return
@@ -132,12 +139,15 @@ class Kernel:
     def _intercept(self, parts: list[bytes]) -> bool:
         """Answer an ``interrupt_request`` for a kernel that knows signals only.
 
-        The client's kernelspec may say ``message`` where the host's says ``signal``.
+        The client's kernelspec may say ``message`` where the host's says ``signal``. A
+        ``shutdown_request`` passes, but is remembered.
         """
-        if self.process.spec.interrupt_mode == "message":
-            return False
         request = self._signer.read(parts)
-        if request is None or request.header.get("msg_type") != "interrupt_request":
+        if request is None:
+            return False
+        kind = request.header.get("msg_type")
+        self._asked_to_end = self._asked_to_end or kind == "shutdown_request"
+        if kind != "interrupt_request" or self.process.spec.interrupt_mode == "message":
             return False
         self.process.signal(signal.SIGINT)
         reply = self._signer.message(

@@ -112,17 +112,21 @@ def _ask(name: str, python: str) -> RemoteKernelspec | None:
         return None
 
 
-def from_json(record: dict[str, Any], resource_dir: str) -> RemoteKernelspec:
+def from_json(record: Any, resource_dir: str) -> RemoteKernelspec:
     """Return the typed form of a kernel.json. Raises ValueError when it cannot start anything."""
-    argv = record.get("argv")
+    if not isinstance(record, dict):
+        raise ValueError("kernel.json is no JSON object")
+    argv, env = record.get("argv"), record.get("env") or {}
     if not (isinstance(argv, list) and argv and all(isinstance(word, str) for word in argv)):
         raise ValueError("kernel.json without argv")
+    if not isinstance(env, dict):
+        raise ValueError("kernel.json with an env that is no JSON object")
     return RemoteKernelspec(
         argv=argv,
         resource_dir=resource_dir,
         language=str(record.get("language", "")),
         interrupt_mode=str(record.get("interrupt_mode", "signal")),
-        env={str(key): str(value) for key, value in (record.get("env") or {}).items()},
+        env={str(key): str(value) for key, value in env.items()},
     )
 
 

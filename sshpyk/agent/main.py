@@ -16,14 +16,13 @@ import socket
 
 from sshpyk.agent.service import Book, Places, Service
 from sshpyk.link.connection import Connection, Event, HelloReceived
-from sshpyk.link.frames import VERSIONS, LinkProtocolError
+from sshpyk.link.frames import LinkProtocolError
 from sshpyk.link.link import Link
 from sshpyk.wire.carrier import Carrier
 from sshpyk.wire.clock import now_s
-from sshpyk.wire.driver import LinkDriver
-from sshpyk.wire.private import AGENT_FOLDER, private_folder, remove_if_empty
+from sshpyk.wire.driver import AGENT_ACK_DELAY_S, LinkDriver
+from sshpyk.wire.private import AGENT_FOLDER, AGENT_SOCKET, private_folder, remove_if_empty
 
-SOCKET_NAME = "agent-%d.sock" % VERSIONS[-1]
 IDLE_S = 60.0  # with no kernel and no connection
 LEASE_S = 7 * 24 * 3600.0  # a kernel whose link was not heard of for so long is ended
 _UPKEEP_S = 5.0
@@ -51,7 +50,7 @@ class _HeldLink:
     """A link that the agent keeps, with or without a connection."""
 
     def __init__(self, link_id: str, book: Book, places: Places) -> None:
-        self.driver = LinkDriver(Link(link_id))
+        self.driver = LinkDriver(Link(link_id), AGENT_ACK_DELAY_S)
         self.service = Service(self.driver, book, places)
         self.heard_s = now_s()
 
@@ -138,6 +137,8 @@ class Agent:
         held = self._links.pop(link_id, None)
         if held is not None:
             log.info("link %s left: %s", link_id[:8], reason)
+            for kernel in self._book.of(held.driver):
+                kernel.process.signal(signal.SIGKILL)  # nobody can reach it any more
             held.driver.leave("")
         self._upkeep_idle()
 
@@ -150,8 +151,6 @@ class Agent:
             if held.driver.carrier is not None:
                 held.heard_s = now_s()
             elif now_s() - held.heard_s > LEASE_S:
-                for kernel in self._book.of(held.driver):
-                    kernel.process.signal(signal.SIGKILL)
                 self._forget(link_id, "its lease ran out")
         self._upkeep_idle()
 
@@ -190,7 +189,7 @@ def run() -> None:
         level=logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
-    path = os.path.join(folder, SOCKET_NAME)
+    path = os.path.join(folder, AGENT_SOCKET)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -97,7 +97,7 @@ class KernelProcess:
 
     def signal(self, number: int) -> None:
         """Send a signal to the kernel and its children, as a local Jupyter does."""
-        if self.poll() is None and self.pid:
+        if self.poll() is None:
             self._signal_group(number)
 
     def end_children(self) -> None:
@@ -105,8 +105,9 @@ class KernelProcess:
         self._signal_group(signal.SIGKILL)
 
     def _signal_group(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, number)
+        if self.pid:  # group 0 would be our own
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, number)
 
     def log_tail(self) -> str:
         """Return the last lines of what the kernel wrote to its stdout and stderr."""

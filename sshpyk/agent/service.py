@@ -52,6 +52,7 @@ class Service:
         self._driver = driver
         self._book = book
         self._places = places
+        self._starting: set[str] = set()  # asked for, and not stopped since
         self.rpc = Rpc(
             driver,
             {
@@ -65,10 +66,23 @@ class Service:
 
     async def _start(self, params: Params) -> Params:
         """Start a kernel and answer when it listens."""
+        self._starting.add(params["kernel_id"])
+        try:
+            return await self._launch(params)
+        except BaseException:
+            for stream in params["streams"]:
+                self._driver.abandon(stream)
+            raise
+        finally:
+            self._starting.discard(params["kernel_id"])
+
+    async def _launch(self, params: Params) -> Params:
         python = _interpreter(params["python"])
         name, kernel_id = params["kernel_name"], params["kernel_id"]
         loop = asyncio.get_running_loop()
         spec = await loop.run_in_executor(None, find_kernelspec, name, python)
+        if kernel_id not in self._starting:
+            raise KernelDied("stopped before it was started", phase="starting the kernel")
         kernel = self._make(spec, params)
         self._book.kernels[kernel_id] = kernel
         try:
@@ -79,6 +93,7 @@ class Service:
             raise _start_failure(error, spec) from error
         log.info("kernel %s is process %d: %s", kernel_id, kernel.process.pid, name)
         await kernel.wait_ready()
+        kernel.tell_welcome(lambda: self.rpc.notify("welcomes", kernel_id=kernel_id))
         return {
             "pid": kernel.process.pid,
             "interrupt_mode": spec.interrupt_mode,
@@ -92,6 +107,7 @@ class Service:
         os.mkdir(folder, 0o700)
         info = connection_info(spec, folder, params["key"], params["signature_scheme"])
         info["kernel_name"] = params["kernel_name"]
+        os.makedirs(self._places.logs, mode=0o700, exist_ok=True)
         _prune_logs(self._places.logs)
         log_path = os.path.join(self._places.logs, f"{kernel_id}.log")
         process = KernelProcess(spec, info, folder, log_path)
@@ -112,7 +128,8 @@ class Service:
         return {}
 
     async def _stop(self, params: Params) -> Params:
-        """End a kernel; one that has ended already is no error."""
+        """End a kernel, also one that is not a process yet; one that has ended is no error."""
+        self._starting.discard(params["kernel_id"])
         kernel = self._book.kernels.get(params["kernel_id"])
         if kernel is not None:
             await kernel.stop(params["grace_s"])

@@ -10,8 +10,13 @@ from collections import deque
 from typing import Any, Callable, Sequence, Union
 
 from sshpyk.agent.zmtp import ZmtpError, ZmtpPeer
+from sshpyk.wire.clock import now_s
 
 READ_BYTES = 256 * 1024
+LARGE_READ_BYTES = 16 * 1024  # no socket is full of less
+WRITER_PAUSE_S = (
+    0.02  # after which a writer that waited for room has gone on, also on a busy machine
+)
 _MAX_BUFFERS = 64
 _DRAIN_READS = 4096
 
@@ -66,6 +71,7 @@ class KernelSocket:
         self._out: deque[memoryview] = deque()
         self._writable_awaited = False
         self._closed = False
+        self._large_read_s = -WRITER_PAUSE_S
         self._loop.add_reader(self._socket, self.read)
         self._write_protocol_bytes()
 
@@ -85,10 +91,23 @@ class KernelSocket:
         """Whether nothing waits any more: the kernel's side has all of it, or never will."""
         return self._closed or not (self._out or self._unframed)
 
-    def read(self) -> None:
-        """Hand over what has arrived; called by the loop, and before another socket is read."""
-        if not self._closed:
-            self._read_once()
+    @property
+    def more_is_coming(self) -> bool:
+        """Whether the kernel is likely to be writing still.
+
+        A message has arrived in part; or there was so much a moment ago that the socket may have
+        been full, and the kernel has not come to go on.
+        """
+        if self._closed:
+            return False
+        return self._peer.mid_message or now_s() - self._large_read_s < WRITER_PAUSE_S
+
+    def read(self) -> bool:
+        """Hand over what has arrived, at most READ_BYTES; return whether there was anything.
+
+        Called by the loop, and before another socket's messages are passed on.
+        """
+        return not self._closed and self._read_once()
 
     def drain(self) -> None:
         """Hand over all that a dead kernel left in the socket."""
@@ -111,6 +130,8 @@ class KernelSocket:
             return False
         except OSError as error:
             return self._break(str(error))
+        if len(data) > LARGE_READ_BYTES:
+            self._large_read_s = now_s()
         was_ready = self._peer.ready
         try:
             messages = self._peer.receive_data(data) if data else []

@@ -9,10 +9,9 @@ import contextlib
 import json
 import os
 import socket
-import subprocess
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sshpyk.errors import HubError
 from sshpyk.hub.address import hub_socket
@@ -23,6 +22,9 @@ from sshpyk.wire.private import (
     folder_lock,
     is_private,
 )
+
+if TYPE_CHECKING:
+    import subprocess
 
 _START_PATIENCE_S = 15.0
 _POLL_S = 0.01
@@ -105,6 +107,8 @@ def reach_hub(target: SshTarget) -> HubClient:
 
 
 def _spawn(target: SshTarget) -> subprocess.Popen[bytes]:
+    import subprocess  # here: mostly the hub runs already, and a restart would wait for this
+
     config = [target.ssh_config] if target.ssh_config else []
     words = [sys.executable, "-m", "sshpyk.hub.main", target.host, target.ssh, *config]
     environment = {key: value for key, value in os.environ.items() if key != "JPY_PARENT_PID"}

@@ -17,11 +17,11 @@ import signal
 import subprocess
 from collections.abc import Callable
 
-from sshpyk.agent.main import SOCKET_NAME
 from sshpyk.errors import RemoteShellFailed, SshpykError, Unreachable
 from sshpyk.hub.bundle import agent_bundle, locate_program
 from sshpyk.ssh.command import SshTarget, batch_environment, remote_python_command, ssh_argv
 from sshpyk.ssh.diagnose import diagnose
+from sshpyk.wire.private import AGENT_SOCKET
 
 DIAL_DEADLINE_S = 60.0
 JUNK_CAP_BYTES = 64 * 1024  # what rc files may print before our marker
@@ -167,7 +167,7 @@ async def dial(target: SshTarget, python: str, progress: Callable[[str], None]) 
     Raises an error that says which phase failed and what was said.
     """
     marker = secrets.token_hex(8)
-    source = locate_program(SOCKET_NAME)
+    source = locate_program(AGENT_SOCKET)
     words = remote_python_command(python, _FIRST_WORDS, marker, str(len(source)))
     ssh = SshProcess(ssh_argv(target, words))
     attempt = _Attempt(ssh, target, python)

@@ -42,6 +42,7 @@ class Endpoints:
         self._streams = (0, 0)
         self._on_exit: Callable[[int], None] = lambda status: None
         self._welcomes = False
+        self._ungreeted: list[bytes] = []  # topics of subscribers that a later kernel may greet
         try:
             self._signer = Signer(info.get("key", ""), info.get("signature_scheme", "hmac-sha256"))
             for channel, name in _NAMES.items():
@@ -114,8 +115,11 @@ class Endpoints:
         self._begin_heartbeat()
 
     def greet_subscribers(self) -> None:
-        """Send ``iopub_welcome`` to each new subscriber from now on, as this kernel does (JEP 65)."""
+        """Send ``iopub_welcome`` to all subscribers, as this kernel does (JEP 65): also to the next."""
         self._welcomes = True
+        ungreeted, self._ungreeted = self._ungreeted, []
+        for topic in ungreeted:
+            self._welcome(topic)
         self._read_subscriptions()
 
     def detach(self) -> None:
@@ -163,12 +167,16 @@ class Endpoints:
         while not bound.closed and _readable(bound):
             word = bound.recv()
             if word[:1] == b"\x01" and self._welcomes:
-                topic = word[1:]
-                content = {"subscription": topic.decode("utf-8", "replace")}
-                identities = [topic] if topic else []
-                bound.send_multipart(
-                    self._signer.message("iopub_welcome", content, identities=identities)
-                )
+                self._welcome(word[1:])
+            elif word[:1] == b"\x01":
+                self._ungreeted.append(word[1:])
+
+    def _welcome(self, topic: bytes) -> None:
+        content = {"subscription": topic.decode("utf-8", "replace")}
+        message = self._signer.message(
+            "iopub_welcome", content, identities=[topic] if topic else []
+        )
+        self._sockets[IOPUB].send_multipart(message)
 
     def _answer_heartbeats(self) -> None:
         bound = self._heartbeat

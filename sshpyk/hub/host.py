@@ -24,7 +24,7 @@ from sshpyk.ssh.command import SshTarget
 from sshpyk.wire.carrier import Carrier
 from sshpyk.wire.clock import now_s
 from sshpyk.wire.driver import LinkDriver
-from sshpyk.wire.rpc import Rpc
+from sshpyk.wire.rpc import Params, Rpc
 
 BACKOFF_S = (0.2, 30.0)
 RESUMING = "resuming the link"
@@ -43,17 +43,21 @@ class LinkState(enum.Enum):
 
 
 class HostLink:
-    """See the module. ``on_lost_link`` is told when the agent lost what it held for us."""
+    """See the module. ``on_lost_link`` is told when the agent lost what it held for us,
+    ``on_kernel_welcomes`` when a kernel greets its subscribers (JEP 65) later than it was ready.
+    """
 
     def __init__(self, target: SshTarget) -> None:
         self.target = target
         self.state = LinkState.DOWN
         self.on_lost_link: Callable[[SshpykError], None] = lambda error: None
+        self.on_kernel_welcomes: Callable[[str], None] = lambda kernel_id: None
         self.phase = ""  # what is being done now, in words
         self._python = "python3"
         self._epoch = 0
         self._next_stream = 1
         self._dialing: asyncio.Task[None] | None = None
+        self._waiting = 0  # how many launches wait for the link
         self._ssh: SshProcess | None = None
         self._opening: _Opening | None = None
         self._resumed = asyncio.Event()
@@ -65,8 +69,12 @@ class HostLink:
         self.driver.on_resumed = self._on_resumed
         self.driver.on_lost = self._on_connection_lost
         self.driver.on_suspect = self._on_suspect
-        self.rpc = Rpc(self.driver, {})
+        self.rpc = Rpc(self.driver, {"welcomes": self._kernel_welcomes})
         self._epoch = 0
+
+    async def _kernel_welcomes(self, params: Params) -> Params:
+        self.on_kernel_welcomes(params["kernel_id"])
+        return {}
 
     @property
     def is_up(self) -> bool:
@@ -88,13 +96,17 @@ class HostLink:
             return
         self._python = python
         self._failure = None
-        if self._dialing is None:
-            self._start_dialing()
-        while not self.is_up:
-            await self._resumed.wait()
-            self._resumed.clear()
-            if self._failure is not None:
-                raise self._failure
+        self._start_dialing()
+        self._waiting += 1
+        try:
+            while not self.is_up:
+                await self._resumed.wait()
+                self._resumed.clear()
+                if self._failure is not None:
+                    raise self._failure
+        finally:
+            self._waiting -= 1
+            self._stop_needless_dialing()
 
     async def leave(self, reason: str) -> None:
         """Leave the link for good; ssh gets a moment to carry our last words to the agent."""
@@ -109,14 +121,22 @@ class HostLink:
     # Dialing
 
     def _start_dialing(self) -> None:
-        if self._dialing is None:
+        if self._dialing is None or self._dialing.done():
             if self.state is LinkState.DOWN:
                 self.state = LinkState.DIALING
             self._dialing = asyncio.ensure_future(self._dial_until_up())
             self._dialing.add_done_callback(self._dialing_done)
 
+    def _stop_needless_dialing(self) -> None:
+        """Leave no ssh behind for a link that never was, once every launch has given up."""
+        if self._dialing is not None and not (self._waiting or self.driver.link.confirmed):
+            self._dialing.cancel()
+            self._dialing = None
+            self.state = LinkState.DOWN
+
     def _dialing_done(self, task: asyncio.Task[None]) -> None:
-        self._dialing = None
+        if self._dialing is task:
+            self._dialing = None
         if not task.cancelled() and task.exception() is not None:
             log.error("dialing failed", exc_info=task.exception())
 
@@ -130,7 +150,9 @@ class HostLink:
             except SshpykError as error:
                 log.warning("%s", error)
                 # An agent may leave, idle, in the moment in which we find it: that is no refusal.
-                agent_left = error.phase == RESUMING and pause_s < _AGENT_LEFT_PATIENCE_S
+                agent_left = (
+                    error.retryable and error.phase == RESUMING and pause_s < _AGENT_LEFT_PATIENCE_S
+                )
                 if not agent_left:
                     self._failure = error
                     self._resumed.set()
@@ -161,6 +183,8 @@ class HostLink:
             await asyncio.wait_for(self._opening.answer, HELLO_DEADLINE_S)
         except BaseException as error:
             carrier.close()
+            if self.driver.carrier is carrier:
+                self.driver.carrier = None
             ssh.end(close_pipes=False)
             if isinstance(error, asyncio.TimeoutError):
                 raise self._unreachable("the agent did not answer") from None

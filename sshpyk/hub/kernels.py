@@ -69,7 +69,9 @@ class Kernels:
         self._context: zmq.Context[Any] = zmq.Context()
         self._kernels: dict[str, HubKernel] = {}
         self._waiting: dict[str, tuple[Endpoints, asyncio.TimerHandle]] = {}
+        self._welcoming: set[str] = set()
         host.on_lost_link = self._fail_all
+        host.on_kernel_welcomes = self._welcomes
 
     @property
     def busy(self) -> bool:
@@ -148,9 +150,16 @@ class Kernels:
         endpoints.attach(
             self._host.driver, (main, control), lambda status: self._ended(kernel, status)
         )
-        if started["welcomes"]:
+        if started["welcomes"] or kernel_id in self._welcoming:
             endpoints.greet_subscribers()
         return kernel
+
+    def _welcomes(self, kernel_id: str) -> None:
+        kernel = self._kernels.get(kernel_id)
+        if kernel is None:
+            self._welcoming.add(kernel_id)  # its launch is about to end
+        else:
+            kernel.endpoints.greet_subscribers()
 
     # What may be asked of a kernel
 
@@ -192,6 +201,7 @@ class Kernels:
     def _let_go(self, kernel: HubKernel) -> None:
         """Keep the local sockets for the kernel that a restart will put behind them."""
         self._kernels.pop(kernel.kernel_id, None)
+        self._welcoming.discard(kernel.kernel_id)
         kernel.endpoints.detach()
         urls = _urls(kernel.endpoints.info)
         timer = asyncio.get_running_loop().call_later(ENDPOINTS_LINGER_S, self._unbind, urls)

@@ -10,8 +10,6 @@ import hashlib
 import json
 import os
 import re
-import shlex
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +124,8 @@ class SshTarget:
     @property
     def typed(self) -> str:
         """What a person pastes into a terminal to log in, without a remote command."""
+        import shlex  # here and below: a stand-in needs neither, and its start is waited for
+
         # Only a host that begins with '-' needs "--", and that cannot be: leave it out.
         words = [word for word in self.destination.words() if word != "--"]
         ssh = "ssh" if Path(self.ssh).name == "ssh" else self.ssh
@@ -143,6 +143,8 @@ def find_ssh(configured: str | None = None) -> str:
     Absolute, because ssh starts the same program again for each jump host only if its argv[0] is a
     path. Raises :class:`InvalidInput` with the remedy.
     """
+    import shutil
+
     wanted = configured or "ssh"
     _refuse_as_path(wanted, "ssh client")
     is_path = "/" in wanted  # pathlib would make "./ssh" a name to search in PATH

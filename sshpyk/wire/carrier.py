@@ -83,6 +83,12 @@ class Carrier:
         else:
             self._lose("the other end closed the connection")
 
+    def _read_rest(self) -> None:
+        """Take what the other end said before it went: its last word may be that it left for good."""
+        with contextlib.suppress(OSError):
+            while not self._closed and (data := os.read(self._read_fd, READ_BYTES)):
+                self._dispatch(data)
+
     def _dispatch(self, data: bytes) -> None:
         for event in self.connection.receive_data(data, now_s()):
             self.on_event(self, event)
@@ -113,6 +119,7 @@ class Carrier:
         except (BlockingIOError, InterruptedError):
             written = 0
         except OSError as error:
+            self._read_rest()
             self._lose(f"writing failed: {error.strerror}")
             return False
         for buffer in offered:

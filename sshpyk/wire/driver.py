@@ -20,7 +20,11 @@ from sshpyk.wire.clock import now_s
 Handler = Callable[[Message], bool]
 
 TICK_S = 1.0
-ACK_DELAY_S = 0.02
+# How long an acknowledgement waits for a message to ride along with. The hub's go soon: when a bastion
+# forwards with Nagle's algorithm (OpenSSH does), they are what releases the kernel's next small message.
+# The agent's have time: the kernel's answers carry them.
+HUB_ACK_DELAY_S = 0.002
+AGENT_ACK_DELAY_S = 0.1
 
 log = logging.getLogger(__name__)
 
@@ -28,13 +32,15 @@ log = logging.getLogger(__name__)
 class LinkDriver:
     """See the module. The owner sets the ``on_…`` callbacks that it cares about."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, ack_delay_s: float = HUB_ACK_DELAY_S) -> None:
         self.link = link
+        self._ack_delay_s = ack_delay_s
         self.carrier: Carrier | None = None
         self.on_resumed: Callable[[Carrier, bool], None] = lambda carrier, known: None
         self.on_lost: Callable[[Carrier, str], None] = lambda carrier, reason: None
         self.on_suspect: Callable[[], None] = lambda: None
         self.on_peer_left: Callable[[str], None] = lambda reason: None
+        self.on_left: Callable[[], None] = lambda: None
         self._handlers: dict[int, Handler] = {}
         self._unclaimed: dict[int, list[Message]] = {}
         self._ack_planned = False
@@ -75,7 +81,7 @@ class LinkDriver:
         self.link.consumed(stream)
         if not self._ack_planned:
             self._ack_planned = True
-            self._loop.call_later(ACK_DELAY_S, self._acknowledge)
+            self._loop.call_later(self._ack_delay_s, self._acknowledge)
 
     def _acknowledge(self) -> None:
         self._ack_planned = False
@@ -106,6 +112,7 @@ class LinkDriver:
     def leave(self, reason: str) -> None:
         """Give the link up for good and tell the peer if it can be told."""
         self._tick_timer.cancel()
+        self.on_left()
         carrier, self.carrier = self.carrier, None
         if carrier is not None:
             carrier.close(carrier.connection.leave(reason))

@@ -13,6 +13,7 @@ import stat
 from typing import Iterator
 
 AGENT_FOLDER = "sshpyk"  # on a host
+AGENT_SOCKET = "agent-1.sock"  # one per version of the link protocol
 HUB_FOLDER = "sshpyk-hub"  # on a client; both may be the same machine and user
 _ROOT = "/tmp"  # noqa: S108  # every step below assumes a hostile /tmp
 _TRIES = 8

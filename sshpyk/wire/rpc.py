@@ -35,6 +35,7 @@ class Rpc:
         self._tasks: set[asyncio.Task[None]] = set()
         self._last_id = 0
         driver.claim(RPC_STREAM, self._on_message, urgent=True)
+        driver.on_left = self._drop_tasks
 
     async def call(self, op: str, **params: Any) -> Params:
         """Ask the peer and wait for its answer, across outages; raises what the peer raised."""
@@ -57,6 +58,11 @@ class Rpc:
         for answer in self._waiting.values():
             if not answer.done():
                 answer.set_exception(error)
+
+    def _drop_tasks(self) -> None:
+        """The link is given up: nobody waits for the answers that are being prepared."""
+        for task in self._tasks:
+            task.cancel()
 
     def _send(self, record: Params) -> None:
         self._driver.send(RPC_STREAM, json.dumps(record, separators=(",", ":")).encode())

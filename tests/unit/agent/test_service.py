@@ -1,0 +1,292 @@
+"""What a hub may ask of the agent: with a real ipykernel, and with programs that are none."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from sshpyk.agent import service as service_module
+from sshpyk.agent.kernelspecs import RemoteKernelspec, find_kernelspec
+from sshpyk.errors import KernelDied, KernelError, KernelspecNotFound, RemoteShellFailed
+from sshpyk.wire.kernel_messages import CONTROL, IOPUB, SHELL, STDIN
+from tests.unit.agent.service_bench import (
+    KERNEL_ID,
+    ServiceBench,
+    alive,
+    service_bench,
+    write_kernelspec,
+)
+from tests.unit.wire.harness import in_loop, until
+
+PYTHON = {"language": "python", "display_name": "x"}
+SLEEPS = "import time; time.sleep(600)"
+
+
+@pytest.fixture(autouse=True)
+def specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    return tmp_path / "jupyter"
+
+
+@in_loop
+async def test_an_ipykernel_executes_asks_and_ends(short_folder: Path):
+    async with service_bench(short_folder) as bench:
+        started = await bench.start()
+        assert alive(started["pid"])
+        assert (started["transport"], started["interrupt_mode"]) == ("ipc", "signal")
+        assert started["welcomes"]
+        bench.execute("print(6 * 7); name = input('who? '); print('hi', name)")
+        assert (await bench.hear(STDIN, "input_request"))["prompt"] == "who? "
+        bench.ask("input_reply", {"value": "me"}, STDIN)
+        assert (await bench.hear(SHELL, "execute_reply"))["status"] == "ok"
+        said = "".join(content["text"] for content in bench.heard(IOPUB, "stream"))
+        assert said == "42\nhi me\n"
+        assert await bench.rpc.call("stop", kernel_id=KERNEL_ID, grace_s=10) == {}
+        assert await bench.ended() == 0
+        bench.close_streams()
+        await until(bench.nothing_is_left)
+
+
+@in_loop
+async def test_interrupts_reach_a_running_cell_both_ways(short_folder: Path):
+    async with service_bench(short_folder) as bench:
+        await bench.start()
+        for place in range(2):
+            bench.execute("print('go'); import time; time.sleep(60)")
+            await until(lambda place=place: len(bench.heard(IOPUB, "stream")) > place)
+            if place == 0:
+                await bench.rpc.call("interrupt", kernel_id=KERNEL_ID)
+            else:  # as a client whose own kernelspec says "message" does
+                bench.ask("interrupt_request", {}, CONTROL)
+                assert (await bench.hear(CONTROL, "interrupt_reply"))["status"] == "ok"
+            await until(lambda place=place: len(bench.heard(SHELL, "execute_reply")) > place)
+            assert bench.heard(SHELL, "execute_reply")[-1]["ename"] == "KeyboardInterrupt"
+
+
+@in_loop
+async def test_last_output_of_a_kernel_that_kills_itself_arrives_before_its_status(
+    short_folder: Path,
+):
+    async with service_bench(short_folder) as bench:
+        await bench.start()
+        bench.execute(
+            "import os, sys, time\nfor i in range(50): print(i)\n"
+            "sys.stdout.flush(); time.sleep(0.5); os.kill(os.getpid(), 9)"
+        )
+        assert await bench.ended() == -signal.SIGKILL
+        said = "".join(content["text"] for content in bench.heard(IOPUB, "stream"))
+        assert said == "".join(f"{i}\n" for i in range(50))
+        bench.close_streams()
+        await until(bench.nothing_is_left)
+
+
+@in_loop
+async def test_a_large_output_goes_before_its_reply(short_folder: Path):
+    async with service_bench(short_folder) as bench:
+        await bench.start()
+        for _ in range(3):
+            bench.main.messages.clear()
+            bench.execute(
+                "from IPython.display import HTML, display\n"
+                "for i in range(10): display(HTML('z' * 600_000))"
+            )
+            await bench.hear(SHELL, "execute_reply")
+            assert len(bench.heard(IOPUB, "display_data")) == 10
+
+
+@in_loop
+async def test_children_of_a_dead_kernel_are_killed(short_folder: Path):
+    async with service_bench(short_folder) as bench:
+        await bench.start()
+        bench.execute("import subprocess; p = subprocess.Popen(['sleep', '600']); print(p.pid)")
+        await bench.hear(SHELL, "execute_reply")
+        child = int("".join(content["text"] for content in bench.heard(IOPUB, "stream")))
+        assert alive(child)
+        await bench.rpc.call("signal", kernel_id=KERNEL_ID, signal=int(signal.SIGKILL))
+        assert await bench.ended() == -signal.SIGKILL
+        await until(lambda: not alive(child))
+
+
+@in_loop
+async def test_stop_without_grace_is_at_once(short_folder: Path):
+    async with service_bench(short_folder) as bench:
+        await bench.start()
+        await bench.rpc.call("stop", kernel_id=KERNEL_ID, grace_s=0)
+        assert await bench.ended() == -signal.SIGKILL
+
+
+@in_loop
+async def test_a_kernel_that_ignores_every_plea_is_killed(short_folder: Path):
+    async with service_bench(short_folder) as bench:
+        await bench.start()
+        bench.execute(
+            "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+            "get_ipython().kernel.do_shutdown = lambda restart: None\n"
+            "import os, sys\nprint('deaf'); sys.stdout.flush(); time.sleep(0.5)\n"
+            "os.kill(os.getpid(), signal.SIGSTOP)"
+        )
+        await bench.hear(IOPUB, "stream")
+        await bench.rpc.call("stop", kernel_id=KERNEL_ID, grace_s=0.1)
+        assert await bench.ended() == -signal.SIGKILL
+
+
+@in_loop
+async def test_list_names_what_lives(short_folder: Path, specs: Path):
+    write_kernelspec(specs, "sleeper", ["python", "-c", SLEEPS], **PYTHON)
+    async with service_bench(short_folder) as bench:
+        assert await bench.rpc.call("list") == {"kernels": []}
+        starting = asyncio.ensure_future(bench.start(kernel_name="sleeper"))
+        await until(lambda: bench.book.kernels)
+        (listed,) = (await bench.rpc.call("list"))["kernels"]
+        assert (listed["kernel_id"], listed["state"]) == (KERNEL_ID, "starting")
+        await bench.rpc.call("stop", kernel_id=KERNEL_ID, grace_s=5)
+        with pytest.raises(KernelDied):
+            await starting
+
+
+async def fails_to_start(bench: ServiceBench, kind: type[Exception], **params: str) -> Exception:
+    with pytest.raises(kind) as caught:
+        await bench.start(**params)
+    bench.close_streams()  # as the hub does when a launch failed
+    await until(bench.nothing_is_left, "nothing left at the agent")
+    await until(lambda: set(bench.joined.hub.link._streams) <= {0}, "no stream left at the hub")
+    return caught.value
+
+
+@in_loop
+async def test_a_missing_kernelspec_is_named(short_folder: Path):
+    async with service_bench(short_folder) as bench:
+        error = await fails_to_start(bench, KernelspecNotFound, kernel_name="nope")
+        assert "nope" in str(error)
+
+
+@pytest.mark.parametrize("python", ["/no/such/python", "/tmp", "no-such-python", "/etc/passwd"])
+@in_loop
+async def test_a_missing_interpreter_is_named(python: str, short_folder: Path):
+    async with service_bench(short_folder) as bench:
+        error = await fails_to_start(bench, RemoteShellFailed, python=python)
+        assert python in str(error)
+
+
+@in_loop
+async def test_a_missing_folder_is_named(short_folder: Path):
+    async with service_bench(short_folder) as bench:
+        error = await fails_to_start(bench, KernelError, cwd="/no/such/folder")
+        assert "/no/such/folder" in str(error)
+
+
+@in_loop
+async def test_a_program_that_cannot_be_run_is_named(short_folder: Path, specs: Path):
+    write_kernelspec(specs, "broken", ["/no/such/program", "x"], **PYTHON)
+    async with service_bench(short_folder) as bench:
+        error = await fails_to_start(bench, KernelError, kernel_name="broken")
+        assert "cannot run /no/such/program: No such file or directory" in str(error)
+
+
+@in_loop
+async def test_last_words_of_a_kernel_that_dies_at_once_are_told(short_folder: Path, specs: Path):
+    words = "import sys; print('out'); sys.exit('no module')"
+    write_kernelspec(specs, "dies", ["python", "-c", words], **PYTHON)
+    async with service_bench(short_folder) as bench:
+        error = await fails_to_start(bench, KernelDied, kernel_name="dies")
+        assert "ended with status 1" in str(error)
+        assert "out" in str(error)
+        assert "no module" in str(error)
+
+
+@pytest.mark.parametrize("language", ["python", "fortran"])
+@in_loop
+async def test_a_kernel_that_dies_later_in_its_start_is_told(
+    language: str, short_folder: Path, specs: Path
+):
+    words = "import os, time; time.sleep(0.2); os.kill(os.getpid(), 11)"
+    write_kernelspec(specs, "dies", [sys.executable, "-c", words], language=language)
+    async with service_bench(short_folder) as bench:
+        error = await fails_to_start(bench, KernelDied, kernel_name="dies")
+        assert "signal SIGSEGV" in str(error)
+
+
+@in_loop
+async def test_the_working_directory_and_environment_are_as_asked(short_folder: Path):
+    async with service_bench(short_folder) as bench:
+        await bench.start(cwd=str(short_folder), env={"ASKED": "yes"})
+        bench.execute("import os; print(os.getcwd(), os.environ['ASKED'])")
+        await bench.hear(SHELL, "execute_reply")
+        said = "".join(content["text"] for content in bench.heard(IOPUB, "stream"))
+        assert said.split() == [os.path.realpath(short_folder), "yes"]
+
+
+@in_loop
+async def test_orders_for_a_kernel_that_has_ended(short_folder: Path):
+    async with service_bench(short_folder) as bench:
+        for op, more in (("interrupt", {}), ("signal", {"signal": 2})):
+            with pytest.raises(KernelDied):
+                await bench.rpc.call(op, kernel_id="unknown", **more)
+        assert await bench.rpc.call("stop", kernel_id="unknown", grace_s=0) == {}
+
+
+@in_loop
+async def test_a_stop_overtakes_no_start(
+    short_folder: Path, specs: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A hub that gave a launch up says stop right behind start; the kernelspec may take long."""
+    write_kernelspec(specs, "sleeper", ["python", "-c", SLEEPS], **PYTHON)
+    searching, found = threading.Event(), threading.Event()
+
+    def slow(name: str, python: str) -> RemoteKernelspec:
+        searching.set()
+        found.wait()
+        return find_kernelspec(name, python)
+
+    monkeypatch.setattr(service_module, "find_kernelspec", slow)
+    async with service_bench(short_folder) as bench:
+        starting = asyncio.ensure_future(bench.start(kernel_name="sleeper"))
+        await until(searching.is_set)
+        stopping = asyncio.ensure_future(bench.rpc.call("stop", kernel_id=KERNEL_ID, grace_s=0))
+        await asyncio.sleep(0.05)
+        found.set()
+        with pytest.raises(KernelDied):
+            await starting
+        await stopping
+        bench.close_streams()
+        await until(bench.nothing_is_left)
+
+
+@in_loop
+async def test_a_stop_that_came_with_the_start_leaves_no_kernel(short_folder: Path, specs: Path):
+    write_kernelspec(specs, "sleeper", ["python", "-c", SLEEPS], **PYTHON)
+    async with service_bench(short_folder) as bench:
+        await bench.joined.cut_and_noticed()
+        starting = asyncio.ensure_future(bench.start(kernel_name="sleeper"))
+        await asyncio.sleep(0)
+        bench.rpc.notify("stop", kernel_id=KERNEL_ID, grace_s=0)
+        bench.joined.connect()
+        with pytest.raises(KernelDied):
+            await starting
+
+
+@in_loop
+async def test_only_the_latest_logs_are_kept(
+    short_folder: Path, specs: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(service_module, "KEPT_LOGS", 3)
+    write_kernelspec(specs, "dies", ["python", "-c", "print('x')"], **PYTHON)
+    async with service_bench(short_folder) as bench:
+        for place in range(5):
+            (bench.logs / f"{place}.log").write_text("old")
+            os.utime(bench.logs / f"{place}.log", (place, place))
+        with pytest.raises(KernelDied):
+            await bench.start(kernel_name="dies")
+        assert sorted(os.listdir(bench.logs)) == [
+            "2.log",
+            "3.log",
+            "4.log",
+            f"{KERNEL_ID}.log",
+        ]

@@ -1,0 +1,76 @@
+"""What is sent to a host: complete, valid, and without anything of the laptop's."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import sshpyk
+from sshpyk.hub.bundle import agent_bundle, locate_program
+
+PACKAGE = Path(sshpyk.__file__).parent
+
+IMPORT_IT = """
+import json, os, sys, zlib
+program = sys.stdin.buffer.read(int(sys.argv[1]))
+exec(compile(program.replace(b"locate('x.sock')", b""), "program", "exec", 0, 1))
+load(json.loads(zlib.decompress(sys.stdin.buffer.read())))
+import sshpyk.agent.main
+print(json.dumps(sorted(name for name in sys.modules if name.split(".")[0] == "sshpyk")))
+print(json.dumps(sorted(getattr(m, "__file__", None) or "" for n, m in sys.modules.items()
+                        if n.split(".")[0] == "sshpyk")))
+"""
+
+
+def modules() -> dict[str, str]:
+    found: dict[str, str] = json.loads(zlib.decompress(agent_bundle()))
+    return found
+
+
+def test_the_bundle_holds_the_files_as_they_are():
+    found = modules()
+    for package in ("link", "wire", "agent"):
+        for path in (PACKAGE / package).glob("*.py"):
+            stem = "" if path.stem == "__init__" else f".{path.stem}"
+            name = f"sshpyk.{package}{stem}"
+            if name != "sshpyk.agent.locate":
+                assert found.pop(name) == path.read_text(encoding="utf-8")
+    assert found.pop("sshpyk.errors") == (PACKAGE / "errors.py").read_text(encoding="utf-8")
+    assert list(found) == ["sshpyk"]
+
+
+def test_the_bundle_is_imported_without_the_package_or_any_library(tmp_path: Path):
+    program = locate_program("x.sock")
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", IMPORT_IT, str(len(program))],
+        input=program + agent_bundle(),
+        capture_output=True,
+        cwd=tmp_path,
+        check=True,
+    )
+    names, files = map(json.loads, done.stdout.splitlines())
+    assert "sshpyk.agent.zmtp" in names
+    assert set(names) <= set(modules())
+    assert set(files) <= {""}  # nothing came from a disk
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_program_names_the_socket_as_a_python_string():
+    text = locate_program("it's.sock").decode()
+    compile(text, "program", "exec")
+    assert text.endswith("locate(\"it's.sock\")\n")
+
+
+def test_the_program_imports_nothing_of_the_package():
+    assert "import sshpyk" not in locate_program("x.sock").decode()
+    sent = [line for line in locate_program("x.sock").decode().splitlines()]
+    assert not any(line.startswith("from sshpyk") for line in sent)
+
+
+def test_it_is_small_enough_for_a_slow_line():
+    assert len(locate_program("x.sock")) < 12_000
+    assert len(agent_bundle()) < 60_000

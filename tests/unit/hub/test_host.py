@@ -1,0 +1,380 @@
+"""The link to one host: dialed, carried, dialed again. ssh is a socket pair to an agent in here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from sshpyk.errors import (
+    AuthenticationFailed,
+    HostKeyRejected,
+    KernelDied,
+    LinkLost,
+    SshpykError,
+    Unreachable,
+)
+from sshpyk.hub import host as host_module
+from sshpyk.hub.host import HostLink, LinkState
+from sshpyk.link import connection as connection_module
+from sshpyk.link.connection import Connection, Event, HelloReceived
+from sshpyk.link.link import Link
+from sshpyk.ssh.command import SshTarget
+from sshpyk.wire import driver as driver_module
+from sshpyk.wire.carrier import Carrier
+from sshpyk.wire.driver import LinkDriver
+from sshpyk.wire.rpc import Params, Rpc
+from tests.unit.wire.harness import in_loop, until
+
+
+class FakeSsh:
+    """Stands for ssh: two descriptors, and what became of it."""
+
+    pid = 4711
+
+    def __init__(self, wire: socket.socket) -> None:
+        self.stdin_fd = os.dup(wire.fileno())
+        self.stdout_fd = os.dup(wire.fileno())
+        wire.close()
+        self.ended = 0
+
+    async def wait(self, patience_s: float = 0) -> int | None:
+        return 0
+
+    def end(self, *, close_pipes: bool) -> None:
+        self.ended += 1
+        if close_pipes:
+            os.close(self.stdin_fd)
+            os.close(self.stdout_fd)
+
+
+class FakeNetwork:
+    """What ``dial`` meets: failures in turn, then an agent that keeps its links."""
+
+    def __init__(self) -> None:
+        self.failures: list[SshpykError] = []
+        self.dials = 0
+        self.pythons: list[str] = []
+        self.sshs: list[FakeSsh] = []
+        self.wires: list[socket.socket] = []
+        self.drivers: dict[str, LinkDriver] = {}
+        self.left: list[str] = []
+        self.listening = True  # the agent answers
+        self.may_dial = asyncio.Event()
+        self.may_dial.set()
+
+    async def dial(
+        self, target: SshTarget, python: str, progress: Callable[[str], None]
+    ) -> FakeSsh:
+        self.dials += 1
+        self.pythons.append(python)
+        progress(f"connecting with ssh: {target.host}")
+        await self.may_dial.wait()
+        if self.failures:
+            raise self.failures.pop(0)
+        ours, theirs = socket.socketpair()
+        self.wires.append(theirs)
+        if self.listening:
+            carrier = Carrier(Connection.accept(), os.dup(theirs.fileno()), os.dup(theirs.fileno()))
+            carrier.on_event = self._on_first_event
+            carrier.on_lost = lambda carrier, reason: None
+            carrier.start()
+        self.sshs.append(FakeSsh(ours))
+        return self.sshs[-1]
+
+    def _on_first_event(self, carrier: Carrier, event: Event) -> None:
+        assert isinstance(event, HelloReceived)
+        driver = self.drivers.get(event.hello.link_id)
+        if driver is None:
+            driver = LinkDriver(Link(event.hello.link_id))
+            driver.on_peer_left = self.left.append
+            Rpc(driver, {"echo": self._echo})
+            self.drivers[event.hello.link_id] = driver
+        events = carrier.connection.answer(driver.link, event.hello)
+        driver.carry_by(carrier)
+        for later in events:
+            carrier.on_event(carrier, later)
+
+    @staticmethod
+    async def _echo(params: Params) -> Params:
+        return {"echo": params["text"]}
+
+    def cut(self) -> None:
+        for wire in self.wires:
+            wire.shutdown(socket.SHUT_RDWR)
+            wire.close()
+        self.wires = []
+
+    def freeze(self) -> None:
+        """Stop the agent from reading: the line is silent, not closed."""
+        loop = asyncio.get_running_loop()
+        for driver in self.drivers.values():
+            if driver.carrier is not None:
+                loop.remove_reader(driver.carrier._read_fd)
+
+    def restart_agent(self) -> None:
+        """Forget every link, as an agent that was killed and started anew has."""
+        self.cut()
+        for driver in self.drivers.values():
+            driver.leave("")
+        self.drivers = {}
+
+    def close(self) -> None:
+        self.restart_agent()
+
+
+@asynccontextmanager
+async def network(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[FakeNetwork, HostLink]]:
+    made = FakeNetwork()
+    monkeypatch.setattr(host_module, "dial", made.dial)
+    monkeypatch.setattr(host_module, "BACKOFF_S", (0.01, 0.05))
+    host = HostLink(SshTarget("gpu1"))
+    try:
+        yield made, host
+    finally:
+        await host.leave("the test is over")
+        made.close()
+
+
+@in_loop
+async def test_bring_up_dials_once_for_all_who_wait(monkeypatch):
+    async with network(monkeypatch) as (net, host):
+        assert host.state is LinkState.DOWN
+        await asyncio.gather(*(host.bring_up("~/env/bin/python") for _ in range(5)))
+        assert (net.dials, net.pythons) == (1, ["~/env/bin/python"])
+        assert host.is_up
+        await host.bring_up("other")  # is up already
+        assert net.dials == 1
+        assert await host.rpc.call("echo", text="x") == {"echo": "x"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [AuthenticationFailed("denied"), HostKeyRejected("changed"), Unreachable("no route")],
+    ids=repr,
+)
+@in_loop
+async def test_the_first_dials_failure_is_raised_to_all_and_the_next_wish_dials_anew(
+    monkeypatch, error: SshpykError
+):
+    async with network(monkeypatch) as (net, host):
+        net.failures = [error]
+        results = await asyncio.gather(
+            *(host.bring_up("python3") for _ in range(3)), return_exceptions=True
+        )
+        assert results == [error] * 3
+        assert host.state is LinkState.DOWN
+        assert net.dials == 1
+        await host.bring_up("python3")
+        assert net.dials == 2
+
+
+@in_loop
+async def test_a_wish_at_any_moment_around_a_failure_is_answered(monkeypatch):
+    async with network(monkeypatch) as (net, host):
+        for turns in range(12):
+            net.failures = [AuthenticationFailed("denied")] * 2
+            first = asyncio.ensure_future(host.bring_up("python3"))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            second = asyncio.ensure_future(host.bring_up("python3"))
+            for wish in (first, second):
+                with pytest.raises(AuthenticationFailed):
+                    await asyncio.wait_for(wish, 5)
+            await until(lambda: host._dialing is None)
+
+
+@in_loop
+async def test_a_lost_connection_is_dialed_again_and_nothing_is_lost(monkeypatch):
+    async with network(monkeypatch) as (net, host):
+        await host.bring_up("python3")
+        net.may_dial.clear()
+        net.cut()
+        await until(lambda: host.state is LinkState.DIALING)
+        asyncio.get_running_loop().call_later(0.02, net.may_dial.set)
+        assert await host.rpc.call("echo", text="across") == {"echo": "across"}
+        assert host.is_up
+        assert net.dials == 2
+        assert net.sshs[0].ended == 1
+        assert net.sshs[1].ended == 0
+
+
+@in_loop
+async def test_outages_are_retried_until_the_host_is_back(monkeypatch):
+    async with network(monkeypatch) as (net, host):
+        await host.bring_up("python3")
+        net.failures = [Unreachable("no route")] * 6
+        net.cut()
+        assert await host.rpc.call("echo", text="x") == {"echo": "x"}
+        assert net.dials == 8
+
+
+@in_loop
+async def test_a_refusal_stops_the_dialing_until_somebody_wants_the_host_again(monkeypatch):
+    async with network(monkeypatch) as (net, host):
+        await host.bring_up("python3")
+        net.failures = [AuthenticationFailed("the key was removed")]
+        net.cut()
+        await until(lambda: host.state is LinkState.DOWN)
+        await asyncio.sleep(0.05)
+        assert net.dials == 2
+        waiting = asyncio.ensure_future(host.rpc.call("echo", text="kept"))
+        await host.bring_up("python3")  # a person has logged in again
+        assert await waiting == {"echo": "kept"}
+
+
+@in_loop
+async def test_a_connection_that_dies_before_the_first_answer_is_tried_again(monkeypatch):
+    """The agent that was found may have been about to leave."""
+    async with network(monkeypatch) as (net, host):
+        net.listening = False
+        bringing = asyncio.ensure_future(host.bring_up("python3"))
+        await until(lambda: net.wires)
+        net.listening = True
+        net.cut()
+        await asyncio.wait_for(bringing, 10)
+        assert await host.rpc.call("echo", text="x") == {"echo": "x"}
+        assert net.sshs[0].ended == 1
+
+
+@in_loop
+async def test_an_agent_that_never_answers_is_an_error(monkeypatch):
+    monkeypatch.setattr(host_module, "HELLO_DEADLINE_S", 0.05)
+    monkeypatch.setattr(host_module, "_AGENT_LEFT_PATIENCE_S", 0.04)
+    async with network(monkeypatch) as (net, host):
+        net.listening = False
+        with pytest.raises(Unreachable, match="agent did not answer"):
+            await asyncio.wait_for(host.bring_up("python3"), 20)
+        assert host.state is LinkState.DOWN
+        assert all(ssh.ended == 1 for ssh in net.sshs)
+
+
+@in_loop
+async def test_a_silent_line_is_dialed_beside_and_the_new_one_goes_on(monkeypatch):
+    monkeypatch.setattr(driver_module, "TICK_S", 0.01)
+    monkeypatch.setattr(connection_module, "PING_WAITING_S", 0.02)
+    monkeypatch.setattr(connection_module, "SUSPECT_AFTER_S", 0.05)
+    async with network(monkeypatch) as (net, host):
+        await host.bring_up("python3")
+        net.freeze()
+        waiting = asyncio.ensure_future(host.rpc.call("echo", text="x"))
+        await until(lambda: net.dials == 2)
+        assert await waiting == {"echo": "x"}
+        assert host.is_up
+        assert net.sshs[0].ended == 1
+
+
+@in_loop
+async def test_a_silent_line_stays_in_charge_while_nothing_else_comes_through(monkeypatch):
+    monkeypatch.setattr(driver_module, "TICK_S", 0.01)
+    monkeypatch.setattr(connection_module, "PING_IDLE_S", 0.02)
+    monkeypatch.setattr(connection_module, "SUSPECT_AFTER_S", 0.05)
+    async with network(monkeypatch) as (net, host):
+        await host.bring_up("python3")
+        net.failures = [Unreachable("no route")] * 5
+        net.freeze()
+        await until(lambda: net.dials >= 4)
+        assert host.is_up
+        assert net.sshs[0].ended == 0
+
+
+@in_loop
+async def test_a_link_that_the_agent_lost_fails_what_waited_and_a_new_one_works(monkeypatch):
+    async with network(monkeypatch) as (net, host):
+        lost: list[SshpykError] = []
+        host.on_lost_link = lost.append
+        await host.bring_up("python3")
+        link_id = host.driver.link.link_id
+        net.may_dial.clear()
+        net.restart_agent()
+        await until(lambda: host.state is LinkState.DIALING)
+        waiting = asyncio.ensure_future(host.rpc.call("echo", text="x"))
+        await asyncio.sleep(0)
+        net.may_dial.set()
+        with pytest.raises(LinkLost):
+            await waiting
+        assert [type(error) for error in lost] == [LinkLost]
+        assert host.state is LinkState.DOWN
+        await host.bring_up("python3")
+        assert host.driver.link.link_id != link_id
+        assert await host.rpc.call("echo", text="x") == {"echo": "x"}
+
+
+@in_loop
+async def test_a_launch_that_waits_for_a_link_which_turns_out_lost_is_answered(monkeypatch):
+    async with network(monkeypatch) as (net, host):
+        await host.bring_up("python3")
+        net.may_dial.clear()
+        net.restart_agent()
+        await until(lambda: host.state is LinkState.DIALING)
+        wish = asyncio.ensure_future(host.bring_up("python3"))
+        await asyncio.sleep(0)
+        net.may_dial.set()
+        with contextlib.suppress(LinkLost):
+            await asyncio.wait_for(wish, 5)  # a new link, or the reason: not silence
+
+
+@in_loop
+async def test_leaving_tells_the_agent_and_ends_ssh(monkeypatch):
+    async with network(monkeypatch) as (net, host):
+        await host.bring_up("python3")
+        await host.leave("good night")
+        await until(lambda: net.left == ["good night"])
+        assert host.state is LinkState.DOWN
+        assert net.sshs[0].ended == 1
+
+
+@in_loop
+async def test_leaving_while_dialing_stops_it(monkeypatch):
+    async with network(monkeypatch) as (net, host):
+        net.may_dial.clear()
+        wish = asyncio.ensure_future(host.bring_up("python3"))
+        await until(lambda: net.dials == 1)
+        wish.cancel()
+        await host.leave("no more")
+        await until(lambda: host._dialing is None)
+        assert host.state is LinkState.DOWN
+
+
+@in_loop
+async def test_leaving_while_an_answer_is_awaited_closes_everything(monkeypatch):
+    async with network(monkeypatch) as (net, host):
+        net.listening = False
+        wish = asyncio.ensure_future(host.bring_up("python3"))
+        await until(lambda: net.sshs)
+        await until(lambda: host._opening is not None)
+        wish.cancel()
+        await host.leave("no more")
+        await until(lambda: net.sshs[0].ended == 1)
+
+
+@in_loop
+async def test_new_streams_are_odd_and_never_used_twice(monkeypatch):
+    async with network(monkeypatch) as (_, host):
+        assert host.new_streams(2) == [1, 3]
+        assert host.new_streams(3) == [5, 7, 9]
+
+
+@in_loop
+async def test_errors_of_the_agent_cross_an_outage_as_they_are(monkeypatch):
+    async with network(monkeypatch) as (net, host):
+        await host.bring_up("python3")
+        driver = next(iter(net.drivers.values()))
+        release = asyncio.Event()
+
+        async def fails(params: Params) -> Params:
+            await release.wait()
+            raise KernelDied("no luck")
+
+        driver._handlers[0].__self__._operations["fails"] = fails  # type: ignore[attr-defined]
+        waiting = asyncio.ensure_future(host.rpc.call("fails"))
+        await until(lambda: driver.link.backlog_bytes(0) == 0)
+        net.cut()
+        release.set()
+        with pytest.raises(KernelDied):
+            await waiting

@@ -1,0 +1,133 @@
+"""The hub's life, in front of a fake host."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sshpyk.hub import main as main_module
+from sshpyk.ssh.command import SshTarget
+from tests.unit.hub.fakes import FakeAgent, FakeHost, ipc_info, write_info
+from tests.unit.wire.harness import Joined, in_loop, until
+
+
+class Life:
+    def __init__(self, joined: Joined, folder: Path) -> None:
+        self.agent = FakeAgent(joined)
+        self.host = FakeHost(joined)
+        self.folder = folder
+        self.path = folder / "sockets" / "hub.sock"
+        self.path.parent.mkdir(mode=0o700)
+        self.task: asyncio.Task[None]
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        await until(self.path.exists)
+        return await asyncio.open_unix_connection(str(self.path))
+
+    async def launched(self) -> asyncio.StreamWriter:
+        reader, writer = await self.connect()
+        record: dict[str, Any] = {
+            "op": "launch",
+            "connection_file": write_info(self.folder, ipc_info(self.folder)),
+            "python": "python3",
+            "kernel_name": "python3",
+            "launch_timeout_s": 10,
+        }
+        writer.write(json.dumps(record).encode() + b"\n")
+        assert json.loads(await reader.readline())["event"] == "ready"
+        return writer
+
+
+@asynccontextmanager
+async def life(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Life]:
+    loop = asyncio.get_running_loop()
+    async with Joined() as joined:
+        made = Life(joined, folder)
+        monkeypatch.setattr(main_module, "HostLink", lambda target: made.host)
+        monkeypatch.setattr(main_module, "_UPKEEP_S", 0.02)
+        made.task = asyncio.ensure_future(main_module.live(SshTarget("gpu1"), str(made.path)))
+        await until(lambda: made.path.exists() or made.task.done())
+        yield made
+        await asyncio.wait_for(made.task, 10)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+@in_loop
+async def test_told_to_quit_it_leaves_the_host_and_removes_its_files(short_folder, monkeypatch):
+    async with life(short_folder, monkeypatch) as hub:
+        reader, writer = await hub.connect()
+        writer.write(b'{"op": "quit"}\n')
+        assert json.loads(await reader.readline()) == {"event": "leaving"}
+        await hub.task
+        assert hub.host.left == "the hub leaves"
+        assert not hub.path.parent.exists()
+        writer.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@in_loop
+async def test_a_signal_ends_it_and_its_kernels(number, short_folder, monkeypatch):
+    async with life(short_folder, monkeypatch) as hub:
+        writer = await hub.launched()
+        os.kill(os.getpid(), number)
+        await hub.task
+        assert not hub.agent.kernel.alive
+        assert hub.host.left
+        writer.close()
+
+
+@in_loop
+async def test_a_cleaner_that_took_its_files_does_not_keep_it_from_leaving(
+    short_folder, monkeypatch
+):
+    """As asyncio itself does when the server closes, from Python 3.13 on."""
+    async with life(short_folder, monkeypatch) as hub:
+        writer = await hub.launched()
+        hub.path.unlink()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await hub.task
+        assert not hub.agent.kernel.alive
+        assert hub.host.left
+        writer.close()
+
+
+@in_loop
+async def test_an_agent_that_does_not_answer_does_not_keep_it_from_leaving(
+    short_folder, monkeypatch
+):
+    monkeypatch.setattr(main_module, "_STOP_PATIENCE_S", 0.05)
+    async with life(short_folder, monkeypatch) as hub:
+        writer = await hub.launched()
+        await hub.host.joined.cut_and_noticed()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await hub.task
+        assert hub.host.left
+        writer.close()
+
+
+@in_loop
+async def test_with_nothing_to_do_it_leaves_after_a_while(short_folder, monkeypatch):
+    monkeypatch.setattr(main_module, "IDLE_S", 0.1)
+    async with life(short_folder, monkeypatch) as hub:
+        await asyncio.wait_for(hub.task, 10)
+        assert hub.host.left
+
+
+@in_loop
+async def test_with_a_kernel_it_stays(short_folder, monkeypatch):
+    monkeypatch.setattr(main_module, "IDLE_S", 0.1)
+    async with life(short_folder, monkeypatch) as hub:
+        writer = await hub.launched()
+        await asyncio.sleep(0.3)
+        assert not hub.task.done()
+        writer.close()
+        os.kill(os.getpid(), signal.SIGTERM)
