@@ -7,7 +7,7 @@ READY := $(VENV)/ready
 TOX := $(BIN)/tox run
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit integration lab-up lab-down lab-shell clean
+.PHONY: help sshd demo test lint types unit integration lab-up lab-down lab-shell clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,11 +15,14 @@ help:  ## show this list
 demo: $(READY)  ## run a notebook on a private sshd of this machine, and show the timings
 	$(BIN)/python demo/demo.py
 
-test: $(READY)  ## all checks: lint, types, unit tests, integration tests in the lab
+test: $(READY) sshd  ## all checks: lint, types, unit tests, integration tests in the lab
 	$(TOX) -e lint,types,unit,integration
 
 lint types unit integration: $(READY)
 	$(TOX) -e $@
+unit: sshd
+sshd: $(READY)  # many unit tests run a private one
+	@$(BIN)/python demo/demo.py --sshd
 lint:  ## ruff: rules and format
 types:  ## mypy, strict
 unit:  ## unit tests

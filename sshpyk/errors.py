@@ -118,7 +118,7 @@ class HubError(SshpykError):
 def _tree(root: type[SshpykError]) -> dict[str, type[SshpykError]]:
     found = {root.__name__: root}
     for child in root.__subclasses__():
-        found.update(_tree(child))
+        found = {**_tree(child), **found}  # ours, not what the provisioner derives under its name
     return found
 
 

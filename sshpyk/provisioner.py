@@ -119,7 +119,9 @@ class SSHKernelProvisioner(LocalProvisioner):
             try:
                 data = await asyncio.wait_for(loop.sock_recv(ours, 65536), patience_s)
             except asyncio.TimeoutError:
-                raise self._failure(f"the stand-in gave no answer within {patience_s:g} s") from None
+                raise self._failure(
+                    f"the stand-in gave no answer within {patience_s:g} s"
+                ) from None
             if not data:
                 raise self._failure(
                     "the stand-in ended without a word; its words are in the Jupyter server's log"

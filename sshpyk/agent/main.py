@@ -130,8 +130,7 @@ class Agent:
             return
         log.info("link %s epoch %d", event.hello.link_id[:8], event.hello.epoch)
         held.driver.carry_by(carrier)
-        for later in events:
-            carrier.on_event(carrier, later)
+        carrier.deliver(events)
 
     def _forget(self, link_id: str, reason: str) -> None:
         held = self._links.pop(link_id, None)
@@ -181,6 +180,8 @@ class _SessionCarrier(Carrier):
 def run() -> None:
     """Be this user's agent on this host. Called in a detached child, by the one that holds the lock."""
     os.umask(0o077)
+    # Kernels inherit what is ignored, and an sshd that was started in the background ignores SIGINT.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     folder = private_folder(AGENT_FOLDER)
     state = state_folder()
     logging.basicConfig(

@@ -17,7 +17,7 @@ import signal
 import subprocess
 from collections.abc import Callable
 
-from sshpyk.errors import RemoteShellFailed, SshpykError, Unreachable
+from sshpyk.errors import HostError, RemoteShellFailed, SshpykError, Unreachable
 from sshpyk.hub.bundle import agent_bundle, locate_program
 from sshpyk.ssh.command import SshTarget, batch_environment, remote_python_command, ssh_argv
 from sshpyk.ssh.diagnose import diagnose
@@ -169,7 +169,11 @@ async def dial(target: SshTarget, python: str, progress: Callable[[str], None]) 
     marker = secrets.token_hex(8)
     source = locate_program(AGENT_SOCKET)
     words = remote_python_command(python, _FIRST_WORDS, marker, str(len(source)))
-    ssh = SshProcess(ssh_argv(target, words))
+    try:
+        ssh = SshProcess(ssh_argv(target, words))
+    except OSError as failure:
+        what = f"{target.ssh} cannot be started: {failure.strerror}"
+        raise HostError(what, host=target.host, phase=Phase.CONNECT.value) from failure
     attempt = _Attempt(ssh, target, python)
     try:
         await asyncio.wait_for(attempt.run(marker, source, progress), DIAL_DEADLINE_S)

@@ -16,7 +16,7 @@ import secrets
 from collections.abc import Callable
 from typing import NamedTuple
 
-from sshpyk.errors import LinkLost, SshpykError, Unreachable
+from sshpyk.errors import HubError, LinkLost, SshpykError, Unreachable
 from sshpyk.hub.dial import SshProcess, dial
 from sshpyk.link.connection import Connection
 from sshpyk.link.link import Link
@@ -137,8 +137,12 @@ class HostLink:
     def _dialing_done(self, task: asyncio.Task[None]) -> None:
         if self._dialing is task:
             self._dialing = None
-        if not task.cancelled() and task.exception() is not None:
-            log.error("dialing failed", exc_info=task.exception())
+        defect = None if task.cancelled() else task.exception()
+        if defect is not None:
+            log.error("dialing failed", exc_info=defect)
+            self._failure = HubError(f"dialing failed: {defect!r}", host=self.target.host)
+            self.state = LinkState.UP if self.driver.carrier else LinkState.DOWN
+            self._resumed.set()
 
     async def _dial_until_up(self) -> None:
         """Try until a connection carries the link, or until only a person can help."""

@@ -125,10 +125,12 @@ class Kernels:
     async def _start(
         self, kernel_id: str, request: LaunchRequest, endpoints: Endpoints
     ) -> HubKernel:
+        # What this begins with: a link that is lost meanwhile is replaced by another.
+        driver, rpc = self._host.driver, self._host.rpc
         main, control = self._host.new_streams(2)
         self._host.phase = "starting the kernel"
         try:
-            started = await self._host.rpc.call(
+            started = await rpc.call(
                 "start",
                 kernel_id=kernel_id,
                 python=request.python,
@@ -141,15 +143,13 @@ class Kernels:
             )
         except BaseException:
             # Also when we only gave up waiting: the request may be on its way, and this follows it.
-            self._host.rpc.notify("stop", kernel_id=kernel_id, grace_s=0)
+            rpc.notify("stop", kernel_id=kernel_id, grace_s=0)
             for stream in (main, control):
-                self._host.driver.abandon(stream)
+                driver.abandon(stream)
             raise
         kernel = HubKernel(kernel_id, endpoints)
         self._kernels[kernel_id] = kernel
-        endpoints.attach(
-            self._host.driver, (main, control), lambda status: self._ended(kernel, status)
-        )
+        endpoints.attach(driver, (main, control), lambda status: self._ended(kernel, status))
         if started["welcomes"] or kernel_id in self._welcoming:
             endpoints.greet_subscribers()
         return kernel

@@ -41,7 +41,8 @@ async def live(target: SshTarget, path: str) -> None:
     await _until_idle(server)
     log.info("leaving")
     listener.close()
-    os.unlink(path)
+    with contextlib.suppress(FileNotFoundError):  # asyncio removes it itself from 3.13 on
+        os.unlink(path)
     with contextlib.suppress(asyncio.TimeoutError):
         await asyncio.wait_for(kernels.stop_all(), _STOP_PATIENCE_S)
     await host.leave("the hub leaves")

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 from collections import deque
-from typing import Callable
+from typing import Callable, Sequence
 
 from sshpyk.link.connection import Broken, Connection, Event
 from sshpyk.wire.clock import now_s
@@ -90,7 +90,11 @@ class Carrier:
                 self._dispatch(data)
 
     def _dispatch(self, data: bytes) -> None:
-        for event in self.connection.receive_data(data, now_s()):
+        self.deliver(self.connection.receive_data(data, now_s()))
+
+    def deliver(self, events: Sequence[Event]) -> None:
+        """Pass events on; also those that ``Connection.answer`` returned to whoever called it."""
+        for event in events:
             self.on_event(self, event)
             if isinstance(event, Broken):
                 self._lose(f"the other end broke the protocol: {event.reason}")

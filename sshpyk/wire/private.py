@@ -64,12 +64,28 @@ def private_folder(name: str) -> str:
 @contextlib.contextmanager
 def folder_lock(folder: str) -> Iterator[None]:
     """Hold the folder for ourselves: of several processes that want to start a daemon, one does."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = _open_locked(folder)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
         yield
     finally:
         os.close(fd)
+
+
+def _open_locked(folder: str) -> int:
+    """Lock the folder that has this name now: a daemon that leaves may remove it while we wait."""
+    while True:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder, 0o700)
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with contextlib.ExitStack() as stack:
+            stack.callback(os.close, fd)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(fd), os.lstat(folder)):
+                    if not is_private(folder):
+                        raise NoPrivateFolder(f"{folder} is not ours any more")
+                    stack.pop_all()
+                    return fd
 
 
 def remove_if_empty(folder: str) -> None:

@@ -145,7 +145,7 @@ class Recorder:
                 (
                     parent,
                     message["msg_type"],
-                    {key: message["header"][key] for key in ("username", "version")},
+                    {key: message["header"][key] for key in ("version",)},
                     _replaced(message["metadata"], place),
                     _replaced(content, place),
                     [bytes(buffer) for buffer in message["buffers"]],

@@ -21,7 +21,6 @@ from jupyter_client import BlockingKernelClient
 from tests.integration.kernels import (
     AddKernel,
     add_kernel,
-    eventually,
     jupyter_folders,
     run,
     started,
@@ -123,8 +122,10 @@ def test_interrupt_of_idle_kernel_changes_nothing(
         assert outcome_of(client, client.execute("x = 6")).reply["content"]["status"] == "ok"
         for _ in range(3):
             interrupt()
-        # An interrupt may arrive late and find the next cell; the kernel and its state go on.
-        eventually(lambda: outcome_of(client, client.execute("x * 7")).result == "42", "a result")
+        # Nothing tells that a signal had nothing to interrupt; one that comes late finds the next
+        # cell, as the SIGINT of a local kernel would.
+        time.sleep(2)
+        assert outcome_of(client, client.execute("x * 7")).result == "42"
 
 
 def test_interrupt_reaches_children_of_the_cell(
@@ -142,4 +143,4 @@ def test_interrupt_reaches_children_of_the_cell(
         kernel.manager.interrupt_kernel()
         outcome = outcome_of(kernel.client, msg_id)
         assert outcome.reply["content"]["ename"] == "KeyboardInterrupt"
-        assert run(kernel.client, "p.wait(10), p.stdout.read()").result == r"(5, 'interrupted\n')"
+        assert run(kernel.client, "p.stdout.read()").result == r"'interrupted\n'"

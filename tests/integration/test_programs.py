@@ -22,6 +22,7 @@ from tests.integration.kernels import (
     PATIENCE_S,
     AddKernel,
     add_kernel,
+    await_ready,
     jupyter_folders,
     new_environment,
     run,
@@ -113,7 +114,7 @@ def test_local_sockets_of_every_kind(
         assert kernel.run("1 + 1").result == "2"
         assert bool(manager.curve_publickey) is (encryption == "required")
         manager.restart_kernel()
-        kernel.client.wait_for_ready(timeout=PATIENCE_S)
+        await_ready(kernel.client)
         assert run(kernel.client, "2 + 2").result == "4"
 
 
@@ -146,7 +147,7 @@ def test_multi_kernel_manager(add_kernel: AddKernel, host_alias: str) -> None:
         for kernel_id in ids:
             client = kernels.get_kernel(kernel_id).client()
             client.start_channels()
-            client.wait_for_ready(timeout=PATIENCE_S)
+            await_ready(client)
             pids.add(run(client, "import os; os.getpid()").result)
             client.stop_channels()
         assert len(pids) == 2

@@ -130,6 +130,6 @@ def test_interrupt_restart_and_death_after_a_broken_connection(
         outcome = run(kernel.client, "import os; os.getpid()")
         assert outcome.result not in (None, str(old))
         kernel.client.execute("import os; os._exit(5)")
-        kill_ssh(lab, own_hub)
+        break_and_await_new_connection(lab, own_hub, kill_ssh)
         eventually(lambda: not kernel.manager.is_alive(), "the kernel's end")
         eventually(lambda: own_hub.link_state() == "up", "the link, to say good-bye on")

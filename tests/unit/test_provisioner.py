@@ -269,7 +269,7 @@ async def _longest_pause_during(work: Callable[[], Any]) -> float:
 
 @in_loop
 async def test_signals_go_to_the_stand_in_and_its_status_is_the_kernels(stage: Stage):
-    stage.stand_in("import signal\nsignal.signal(signal.SIGINT, lambda *_: sys.exit(42))\n" + READY)
+    stage.stand_in("import signal\nsignal.signal(signal.SIGINT, lambda *_: os._exit(42))\n" + READY)
     made = await stage.launched()
     await made.send_signal(signal.SIGINT)
     await until(lambda: made.process is None or made.process.poll() is not None)

@@ -293,10 +293,15 @@ def test_a_session_that_speaks_nonsense_or_nothing_costs_nobody(host: Host, junk
     assert "result" in made.call("list")
 
 
-def test_nonsense_behind_the_hello_ends_that_session(host: Host):
+@pytest.mark.parametrize(
+    "junk",
+    [b"\xff" * 100, frames.encode_ack(frames.Ack(99, 5, 0)), frames.encode_progress(5)],
+    ids=["no frame", "ACK of what was not sent", "PROGRESS beyond what was sent"],
+)
+def test_nonsense_behind_the_hello_ends_that_session(host: Host, junk: bytes):
     session = host.session()
     session.bring_up()
-    session.say(frames.encode_hello(frames.Hello("ab" * 16, 1)) + b"\xff" * 100)
+    session.say(frames.encode_hello(frames.Hello("ab" * 16, 1)) + junk)
     assert session.process.wait(PATIENCE_S) == 0
 
 

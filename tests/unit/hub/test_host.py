@@ -14,6 +14,7 @@ import pytest
 from sshpyk.errors import (
     AuthenticationFailed,
     HostKeyRejected,
+    HubError,
     KernelDied,
     LinkLost,
     SshpykError,
@@ -317,6 +318,16 @@ async def test_a_launch_that_waits_for_a_link_which_turns_out_lost_is_answered(m
         net.may_dial.set()
         with contextlib.suppress(LinkLost):
             await asyncio.wait_for(wish, 5)  # a new link, or the reason: not silence
+
+
+@in_loop
+async def test_a_defect_in_dialing_is_told_and_the_next_wish_dials_anew(monkeypatch):
+    async with network(monkeypatch) as (net, host):
+        net.failures = [ZeroDivisionError("oops")]  # type: ignore[list-item]
+        with pytest.raises(HubError, match="ZeroDivisionError"):
+            await asyncio.wait_for(host.bring_up("python3"), 5)
+        assert host.state is LinkState.DOWN
+        await host.bring_up("python3")
 
 
 @in_loop

@@ -23,6 +23,7 @@ from sshpyk.errors import (
 from sshpyk.hub import kernels as kernels_module
 from sshpyk.hub.kernels import Kernels, LaunchRequest
 from sshpyk.wire.kernel_messages import SHELL
+from sshpyk.wire.rpc import RPC_STREAM, Rpc
 from tests.unit.hub.fakes import Client, FakeAgent, FakeHost, ipc_info, tcp_info, write_info
 from tests.unit.wire.harness import Joined, in_loop, until
 
@@ -349,6 +350,21 @@ async def test_failed_launches_leave_no_stream_behind(short_folder: Path):
         made.agent.start_error = None
         await made.kernels.launch(made.request())
         assert set(made.joined.hub.link._streams) >= set(made.agent.kernel.params["streams"])
+
+
+@in_loop
+async def test_a_launch_whose_link_is_lost_leaves_nothing_on_the_next_link(short_folder: Path):
+    async with bench(short_folder) as made, Joined() as after:
+        made.agent.may_start.clear()
+        launching = asyncio.ensure_future(made.kernels.launch(made.request()))
+        await until(lambda: made.agent.ops == ["start"])
+        lost, made.host.rpc = made.host.rpc, Rpc(after.hub, {})
+        made.host.driver = after.hub
+        lost.fail_all(LinkLost("the agent is gone"))
+        with pytest.raises(LinkLost):
+            await launching
+        assert set(after.hub.link._streams) == {RPC_STREAM}
+        assert not after.hub.link.unacknowledged
 
 
 @in_loop

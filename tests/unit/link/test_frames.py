@@ -8,7 +8,7 @@ import struct
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sshpyk.link import frames
@@ -61,6 +61,7 @@ def encode(frame: frames.Frame) -> bytes:
     return (frames.encode_ping if isinstance(frame, Ping) else frames.encode_pong)(frame.token)
 
 
+@settings(deadline=None)
 @given(st.lists(any_frame, max_size=6), st.lists(st.integers(1, 200), min_size=1))
 def test_frames_arrive_as_they_were_written_however_the_bytes_are_cut(
     written: list[frames.Frame], sizes: list[int]
@@ -116,6 +117,7 @@ def test_unknown_types_are_refused(kind: int):
         FrameReader().feed(struct.pack(">BI", kind, 0))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_junk_raises_nothing_but_a_protocol_error(junk: bytes):
     with contextlib.suppress(LinkProtocolError):

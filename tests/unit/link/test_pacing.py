@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sshpyk.link.connection import Connection, Event, HelloReceived
@@ -227,6 +227,7 @@ def test_many_small_messages_fill_a_line_too():
     assert line.throughput(4) > 0.75  # the rest is headers
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 70_000), st.floats(0, 5), st.floats(0, 1)), max_size=60),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sshpyk.link import stream as stream_module
@@ -35,6 +35,7 @@ def take_all(receiver: Receiver, chunks: list[Data]) -> list[bytes]:
     return [message.payload for message in taken if message is not None]
 
 
+@settings(deadline=None)
 @given(messages, st.integers(1, 50))
 def test_chunks_join_to_the_messages(payloads: list[bytes], limit: int):
     chunks = send_all(filled(payloads), limit)
@@ -42,6 +43,7 @@ def test_chunks_join_to_the_messages(payloads: list[bytes], limit: int):
     assert take_all(Receiver(1), chunks) == payloads
 
 
+@settings(deadline=None)
 @given(messages, st.integers(1, 20), st.integers(1, 20), st.data())
 def test_rewinding_to_any_position_that_was_reached_loses_and_repeats_nothing(
     payloads: list[bytes], limit: int, second_limit: int, data: st.DataObject
@@ -56,6 +58,7 @@ def test_rewinding_to_any_position_that_was_reached_loses_and_repeats_nothing(
     assert receiver.ended
 
 
+@settings(deadline=None)
 @given(messages, st.data())
 def test_rewinding_further_back_than_needed_repeats_nothing(
     payloads: list[bytes], data: st.DataObject
@@ -72,6 +75,7 @@ def test_rewinding_further_back_than_needed_repeats_nothing(
     assert got == payloads
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=1, max_size=60), st.data())
 def test_an_overlap_inside_a_message_is_trimmed(payload: bytes, data: st.DataObject):
     have = data.draw(st.integers(0, len(payload) - 1))
@@ -129,6 +133,7 @@ def test_a_message_beyond_the_cap_is_refused(monkeypatch: pytest.MonkeyPatch):
 # Acknowledgements
 
 
+@settings(deadline=None)
 @given(messages, st.data())
 def test_the_backlog_is_what_is_not_acknowledged(payloads: list[bytes], data: st.DataObject):
     sender = filled(payloads)
@@ -235,6 +240,7 @@ def test_an_unfinished_message_earns_credit_and_says_so_now_and_then():
     assert receiver.make_ack() == Ack(1, 0, CREDIT_WINDOW_BYTES + quarter)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 3000), min_size=1, max_size=30), st.integers(1, 2000))
 def test_with_a_consumer_credit_never_runs_out(sizes: list[int], limit: int):
     window = 2000

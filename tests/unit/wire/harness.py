@@ -44,6 +44,13 @@ def open_fds() -> set[str]:
     return {entry for entry in found if "/proc/" not in entry and "/dev/urandom" not in entry}
 
 
+@functools.cache
+def _freeze() -> None:
+    """Keep the collector from going through everything that was imported after each test."""
+    gc.collect()
+    gc.freeze()
+
+
 def in_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     """Run a coroutine as a test: within a time limit, no callback fails, no descriptor stays open."""
 
@@ -55,11 +62,11 @@ def in_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
             loop = asyncio.get_running_loop()
             loop.set_exception_handler(lambda _, context: complaints.append(context))
             await asyncio.wait_for(test(*args, **kwargs), PATIENCE_S * 2)
-            gc.collect()  # a task or future whose failure nobody saw complains now
 
+        _freeze()
         before = open_fds()
         asyncio.run(body())
-        gc.collect()
+        gc.collect()  # a task or future whose failure nobody saw complains now
         assert not complaints, complaints
         left = open_fds() - before
         assert not left, f"left open: {left}"

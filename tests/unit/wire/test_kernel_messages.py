@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sshpyk.wire.kernel_messages import CONTROL, EXITED, SHELL, pack, pack_exit, unpack
@@ -9,12 +9,14 @@ from sshpyk.wire.kernel_messages import CONTROL, EXITED, SHELL, pack, pack_exit,
 parts_of_any_kind = st.lists(st.binary(max_size=300), max_size=20)
 
 
+@settings(deadline=None)
 @given(st.integers(SHELL, EXITED), parts_of_any_kind)
 def test_unpack_returns_what_was_packed(channel: int, parts: list[bytes]):
     assert unpack(pack(channel, [memoryview(part) for part in parts])) == (channel, parts)
     assert unpack(pack(channel, parts)) == (channel, parts)
 
 
+@settings(deadline=None)
 @given(st.integers(SHELL, EXITED), parts_of_any_kind, st.data())
 def test_any_truncation_is_refused(channel: int, parts: list[bytes], data: st.DataObject):
     payload = pack(channel, parts)
@@ -23,6 +25,7 @@ def test_any_truncation_is_refused(channel: int, parts: list[bytes], data: st.Da
         unpack(payload[:cut])
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_junk_is_refused_or_says_what_it_holds(junk: bytes):
     try:

@@ -136,6 +136,43 @@ def test_the_lock_is_released_by_a_failure():
         assert os.listdir(folder) == []
 
 
+def test_a_lock_on_a_folder_that_was_removed_meanwhile_is_one_on_the_next():
+    """A daemon that leaves removes the folder under its lock, while another start waits for it."""
+    folder = private.private_folder("sshpyk")
+    locked, done = threading.Event(), threading.Event()
+    fds = set(os.listdir("/dev/fd"))
+
+    def waiting() -> None:
+        with private.folder_lock(folder):
+            locked.set()
+            done.wait(10)
+
+    with private.folder_lock(folder):
+        thread = threading.Thread(target=waiting)
+        thread.start()
+        while len(set(os.listdir("/dev/fd")) - fds) < 2:  # it has opened the folder too
+            pass
+        os.rmdir(folder)
+    assert locked.wait(10)
+    assert private.is_private(folder)
+    private.remove_if_empty(folder)  # does nothing: the lock is on the folder of that name
+    assert os.path.isdir(folder)
+    done.set()
+    thread.join()
+
+
+def test_the_lock_makes_a_folder_that_is_missing():
+    folder = str(first())
+    with private.folder_lock(folder):
+        assert private.is_private(folder)
+
+
+def test_the_lock_of_a_folder_that_others_may_enter_is_refused():
+    plant_open_folder()
+    with pytest.raises(private.NoPrivateFolder), private.folder_lock(str(first())):
+        raise AssertionError("nothing happens under it")
+
+
 def test_an_empty_folder_is_removed_and_a_used_one_is_kept():
     folder = private.private_folder("sshpyk")
     kept = Path(folder) / "a.sock"
