@@ -99,8 +99,11 @@ def container(role: str, mark: str) -> str:
 
 
 def _mark() -> str:
-    """Return what tells this checkout's lab, as its files are now, from any other."""
-    return fingerprint((), images_fingerprint(), str(REPO))
+    """Return what tells this checkout's lab, as its files are now, from any other.
+
+    The inode too: containers go on seeing a folder that was removed and cloned again.
+    """
+    return fingerprint((), images_fingerprint(), str(REPO), str(REPO.stat().st_ino))
 
 
 def _compose(*arguments: str) -> None:
