@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,8 @@ _left = pytest.StashKey[list[str]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Refuse to run outside the lab; remember what is on the machines before the first test."""
+    # Clients of jupyter_client keep their sockets until they are collected.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     if "SSHPYK_LAB" not in os.environ:
         raise pytest.UsageError(
             "the integration tests run inside the lab: `make lab-up && tox -e integration`"

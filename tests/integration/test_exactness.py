@@ -134,7 +134,8 @@ class Recorder:
         normal: list[Any] = []
         for message in messages:
             parent = self._parents.index(message["parent_header"]["msg_id"])
-            content = message["content"]
+            # IPython's banner ends with a tip of the day.
+            content = {key: item for key, item in message["content"].items() if key != "banner"}
             # Text that was merely flushed in two pieces is joined.
             last = normal[-1] if normal else (None,) * 6
             same = message["msg_type"] == "stream" == last[1] and last[0] == parent
