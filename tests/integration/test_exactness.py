@@ -51,7 +51,6 @@ CELLS = [
     "[input('a? '), __import__('getpass').getpass()]",
     "from comm import create_comm; c = create_comm('t', {'d': 1}, buffers=[b'\\0\\xff', b''])",
     "c.send({'d': 2}, buffers=[bytes(range(256))]); c.close()",
-    "import os; os.write(1, b'straight to the descriptor\\n'); None",
     "display(*range(50)); print('x' * 1_000_000)",
     "import threading; t = threading.Thread(target=print, args=['thread']); t.start(); t.join()",
     "# 'lone \udc80 in the code'",
