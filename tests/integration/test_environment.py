@@ -53,14 +53,14 @@ def test_environment_is_the_hosts_and_what_was_set_for_this_kernel(
     name = add_kernel(host_alias, remote_kernel_name=spec)
     change_kernel_json(name, env={"FROM_LOCAL_SPEC": "a b\n'\"$ü", "BOTH": "local"})
     with started(
-        lab, name, env={"FROM_CALLER": "c", "JPY_SESSION_NAME": "/work/n.ipynb"}
+        lab, name, env={"FROM_CALLER": "c", "JPY_SESSION_NAME": "/home/me/n.ipynb"}
     ) as kernel:
         found = environment_of(kernel)
     assert found["FROM_REMOTE_SPEC"] == "~lab~"
     assert found["FROM_LOCAL_SPEC"] == "a b\n'\"$ü"
     assert found["BOTH"] == "local"
     assert found["FROM_CALLER"] == "c"
-    assert found["JPY_SESSION_NAME"] == "/work/n.ipynb"
+    assert found["JPY_SESSION_NAME"] == "/home/me/n.ipynb"
 
 
 def test_environment_has_nothing_of_the_laptops_or_of_the_ssh_session(kernel: Running) -> None:

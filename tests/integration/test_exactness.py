@@ -30,6 +30,7 @@ from tests.integration.kernels import (
 from tests.integration.machines import Lab
 
 CELLS = [
+    "%config IPCompleter.use_jedi = False",  # jedi gives up when the machine is busy
     "print('one'); 1+1",
     "import sys\nprint('out', flush=True)\nprint('err', file=sys.stderr, flush=True)",
     "for i in range(200): print(i, flush=True)",
