@@ -209,9 +209,22 @@ def test_first_subscriber_greeted(lab: Lab, add_kernel: AddKernel, host_alias: s
     manager.start_kernel()
     client = manager.client()
     try:
-        client.start_channels()
+        # A heartbeat thread that is stopped before it has begun opens sockets until none is left.
+        client.start_channels(hb=False)
         greeting = client.get_iopub_msg(timeout=PATIENCE_S)
     finally:
         client.stop_channels()
         manager.shutdown_kernel()
     assert (greeting["msg_type"], greeting["content"]) == ("iopub_welcome", {"subscription": ""})
+
+
+def test_interrupt_request_brings_the_same(kernel: Running, local_kernel: Running) -> None:
+    """A signal does it on the remote, so the agent answers in the kernel's place."""
+
+    def heard(running: Running) -> dict[str, list[tuple[str, Message]]]:
+        recorder = Recorder(running.client)
+        recorder.request("control", "interrupt_request", {})
+        said = recorder.heard.items()
+        return {name: [(m["msg_type"], m["content"]) for m in messages] for name, messages in said}
+
+    assert heard(kernel) == heard(local_kernel)
