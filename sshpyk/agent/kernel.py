@@ -17,7 +17,7 @@ from sshpyk.agent.process import KernelProcess
 from sshpyk.errors import KernelDied
 from sshpyk.wire.driver import LinkDriver
 from sshpyk.wire.jupyter_messages import Signer
-from sshpyk.wire.kernel_messages import CONTROL
+from sshpyk.wire.kernel_messages import CONTROL, IOPUB
 
 _CONNECT_POLL_S = (0.005, 0.02)
 _TERM_GRACE_S = 1.0
@@ -149,15 +149,28 @@ class Kernel:
         self._asked_to_end = self._asked_to_end or kind == "shutdown_request"
         if kind != "interrupt_request" or self.process.spec.interrupt_mode == "message":
             return False
+        parent = request.header_bytes
+        self._publish_status("busy", parent)
         self.process.signal(signal.SIGINT)
         reply = self._signer.message(
             "interrupt_reply",
             {"status": "ok"},
             identities=request.identities,
-            parent_header=request.header_bytes,
+            parent_header=parent,
         )
         self._channels.publish(CONTROL, reply)
+        self._publish_status("idle", parent)
         return True
+
+    def _publish_status(self, state: str, parent_header: bytes) -> None:
+        """Say in the kernel's place that it begins or has ended to serve a request."""
+        status = self._signer.message(
+            "status",
+            {"execution_state": state},
+            identities=[b"status"],
+            parent_header=parent_header,
+        )
+        self._channels.publish(IOPUB, status)
 
 
 def describe_status(status: int | None) -> str:
