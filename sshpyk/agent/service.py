@@ -61,6 +61,7 @@ class Service:
                 "signal": self._signal,
                 "stop": self._stop,
                 "list": self._list,
+                "welcomes": self._welcomes,
             },
         )
 
@@ -135,8 +136,20 @@ class Service:
             await kernel.stop(params["grace_s"])
         return {}
 
+    async def _welcomes(self, params: Params) -> Params:
+        """Tell a hub that replaced another whether the kernel greets its subscribers."""
+        kernel = self._find(params)
+        if kernel.welcomes:
+            self.rpc.notify("welcomes", kernel_id=kernel.kernel_id)
+        return {}
+
     async def _list(self, params: Params) -> Params:
-        return {"kernels": [summary(kernel) for kernel in self._book.kernels.values()]}
+        return {
+            "kernels": [
+                {**summary(kernel), "mine": kernel.driver is self._driver}
+                for kernel in self._book.kernels.values()
+            ]
+        }
 
 
 def _prune_logs(folder: str) -> None:

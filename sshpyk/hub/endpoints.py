@@ -8,6 +8,7 @@ link's credit.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Callable
@@ -54,6 +55,7 @@ class Endpoints:
             raise HubError(
                 f"cannot bind the kernel's local sockets: {error}", phase="binding local sockets"
             ) from error
+        self._subscribed = asyncio.Event()
         self._loop.add_reader(self._sockets[IOPUB].FD, self._read_subscriptions)
         # Also while the kernel still starts: a client that was started beside it takes a second of
         # silence for its death (jupyter_client's wait_for_ready).
@@ -114,6 +116,15 @@ class Endpoints:
             self._read(channel)
         self._begin_heartbeat()
 
+    async def wait_resubscribed(self, patience_s: float) -> None:
+        """Wait until a client of before is back on iopub: what is published earlier reaches nobody.
+
+        It was greeted when it came first.
+        """
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._subscribed.wait(), patience_s)
+        self._ungreeted.clear()
+
     def greet_subscribers(self) -> None:
         """Send ``iopub_welcome`` to all subscribers, as this kernel does (JEP 65): also to the next."""
         self._welcomes = True
@@ -166,6 +177,8 @@ class Endpoints:
         bound = self._sockets[IOPUB]
         while not bound.closed and _readable(bound):
             word = bound.recv()
+            if word[:1] == b"\x01":
+                self._subscribed.set()
             if word[:1] == b"\x01" and self._welcomes:
                 self._welcome(word[1:])
             elif word[:1] == b"\x01":

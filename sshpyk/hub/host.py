@@ -20,10 +20,12 @@ from sshpyk.errors import HubError, LinkLost, SshpykError, Unreachable
 from sshpyk.hub.dial import SshProcess, dial
 from sshpyk.link.connection import Connection
 from sshpyk.link.link import Link
+from sshpyk.link.stream import Message
 from sshpyk.ssh.command import SshTarget
 from sshpyk.wire.carrier import Carrier
 from sshpyk.wire.clock import now_s
 from sshpyk.wire.driver import LinkDriver
+from sshpyk.wire.journal import Journal, Noted
 from sshpyk.wire.rpc import Params, Rpc
 
 BACKOFF_S = (0.2, 30.0)
@@ -47,14 +49,15 @@ class HostLink:
     ``on_kernel_welcomes`` when a kernel greets its subscribers (JEP 65) later than it was ready.
     """
 
-    def __init__(self, target: SshTarget) -> None:
+    def __init__(self, target: SshTarget, journal: Journal, noted: Noted | None = None) -> None:
         self.target = target
+        self.took_over = noted is not None
+        self._journal = journal
         self.state = LinkState.DOWN
         self.on_lost_link: Callable[[SshpykError], None] = lambda error: None
         self.on_kernel_welcomes: Callable[[str], None] = lambda kernel_id: None
         self.phase = ""  # what is being done now, in words
         self._python = "python3"
-        self._epoch = 0
         self._next_stream = 1
         self._dialing: asyncio.Task[None] | None = None
         self._waiting = 0  # how many launches wait for the link
@@ -62,15 +65,33 @@ class HostLink:
         self._opening: _Opening | None = None
         self._resumed = asyncio.Event()
         self._failure: SshpykError | None = None
-        self._new_link()
+        if noted is None:
+            self._use_link(Link(secrets.token_hex(16)))
+        else:
+            self._take_over(noted)
 
-    def _new_link(self) -> None:
-        self.driver = LinkDriver(Link(secrets.token_hex(16)))
+    def _take_over(self, noted: Noted) -> None:
+        """Go on with the link of a hub that was killed."""
+        self._journal.restore(noted)
+        self._next_stream = noted.next_stream
+        self._use_link(Link.restore(noted.link_id, noted.epoch, noted.consumed))
+
+    def _use_link(self, link: Link) -> None:
+        self.driver = LinkDriver(link)
+        self.driver.before_hand_over = self._note
         self.driver.on_resumed = self._on_resumed
         self.driver.on_lost = self._on_connection_lost
         self.driver.on_suspect = self._on_suspect
         self.rpc = Rpc(self.driver, {"welcomes": self._kernel_welcomes})
-        self._epoch = 0
+        self._epoch = link.epoch
+
+    def _note(self, message: Message) -> None:
+        if message.end:
+            self._journal.forget(message.stream)
+        else:
+            self._journal.note(
+                message.stream, message.seq + 1, message.start + len(message.payload)
+            )
 
     async def _kernel_welcomes(self, params: Params) -> Params:
         self.on_kernel_welcomes(params["kernel_id"])
@@ -85,6 +106,7 @@ class HostLink:
         """Return fresh stream numbers; odd ones are the client's."""
         numbers = [self._next_stream + 2 * place for place in range(count)]
         self._next_stream += 2 * count
+        self._journal.begin(self.driver.link.link_id, self._epoch, self._next_stream)
         return numbers
 
     async def bring_up(self, python: str) -> None:
@@ -107,6 +129,12 @@ class HostLink:
         finally:
             self._waiting -= 1
             self._stop_needless_dialing()
+
+    def keep_up(self, python: str) -> None:
+        """Dial in the background, as after a lost connection."""
+        self._python = python
+        if not self.is_up:
+            self._start_dialing()
 
     async def leave(self, reason: str) -> None:
         """Leave the link for good; ssh gets a moment to carry our last words to the agent."""
@@ -175,6 +203,7 @@ class HostLink:
         ssh = await dial(self.target, self._python, self._note_phase)
         self._epoch += 1
         link = self.driver.link
+        self._journal.begin(link.link_id, self._epoch, self._next_stream)
         never_carried = link.epoch == 0
         connection = Connection.initiate(link, self._epoch)
         carrier = Carrier(connection, ssh.stdout_fd, ssh.stdin_fd)
@@ -245,7 +274,8 @@ class HostLink:
         log.error("%s", error)
         opening, rpc = self._opening, self.rpc
         self.driver.leave("")
-        self._new_link()
+        self._journal.clear()
+        self._use_link(Link(secrets.token_hex(16)))
         self.state = LinkState.DOWN
         if opening is not None:
             _settle(opening.answer, error)

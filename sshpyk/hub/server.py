@@ -2,13 +2,14 @@
 
 One connection, one conversation. A stand-in's goes on for the life of its kernel::
 
-    -> {"op": "launch", "connection_file": …, "python": …, "kernel_name": …, "launch_timeout_s": 60, …}
-    <- {"event": "ready"}                      or  {"event": "failed", "error": {…}}
+    -> {"op": "launch", "request": {"connection_file": …, "python": …, "kernel_name": …, …}}
+    <- {"event": "ready", "ticket": {…}}       or  {"event": "failed", "error": {…}}
     -> {"op": "interrupt"} | {"op": "stop", "grace_s": 5} | {"op": "signal", "signal": 10}
     <- {"event": "exited", "status": 0}        or  {"event": "failed", "error": {…}}
 
-If it ends before ``exited``, its kernel is killed. ``{"op": "status"}`` answers one record, and
-``{"op": "quit"}`` makes the hub leave.
+If it ends before ``exited``, its kernel is killed. When the *hub* was killed, the stand-in starts another
+and says ``{"op": "reattach", "request": …, "ticket": …}`` instead of ``launch``. ``{"op": "status"}``
+answers one record, and ``{"op": "quit"}`` makes the hub leave.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ import asyncio
 import json
 import logging
 import os
+from collections.abc import Coroutine
+from dataclasses import asdict
 from typing import Any
 
 from sshpyk.errors import HubError, KernelError, SshpykError
 from sshpyk.hub.host import HostLink
-from sshpyk.hub.kernels import HubKernel, Kernels, LaunchRequest, Outcome
+from sshpyk.hub.kernels import HubKernel, Kernels, LaunchRequest, Outcome, Ticket
 
 _Orders = asyncio.Future[dict[str, Any] | None]
 
@@ -95,7 +98,12 @@ class _Conversation:
             if record is None:
                 return
             if record["op"] == "launch":
-                await self._launch(LaunchRequest(**_without_op(record)))
+                request = LaunchRequest(**record["request"])
+                await self._own(self._server.kernels.launch(request))
+                return
+            if record["op"] == "reattach":
+                request, ticket = LaunchRequest(**record["request"]), Ticket(**record["ticket"])
+                await self._own(self._server.kernels.reattach(request, ticket))
                 return
             if record["op"] == "status":
                 self._say(**self._server.status())
@@ -121,8 +129,8 @@ class _Conversation:
     def _say(self, **record: Any) -> None:
         self._writer.write(json.dumps(record).encode() + b"\n")
 
-    async def _launch(self, request: LaunchRequest) -> None:
-        launching = asyncio.ensure_future(self._server.kernels.launch(request))
+    async def _own(self, getting: Coroutine[Any, Any, HubKernel]) -> None:
+        launching = asyncio.ensure_future(getting)
         orders: _Orders = asyncio.ensure_future(self._read_order())
         try:
             orders = await self._listen_during_launch(launching, orders)
@@ -131,7 +139,7 @@ class _Conversation:
             orders.cancel()
             self._say(event="failed", error=error.to_record())
             return
-        self._say(event="ready", kernel_id=kernel.kernel_id)
+        self._say(event="ready", ticket=asdict(kernel.ticket))
         kernel.watch(self._ended)
         await self._obey(kernel, orders)
 
@@ -191,7 +199,3 @@ class _Conversation:
         else:
             self._say(event="exited", status=outcome)
         self._over.set()
-
-
-def _without_op(record: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if key != "op"}

@@ -39,6 +39,7 @@ class LinkDriver:
         self.on_resumed: Callable[[Carrier, bool], None] = lambda carrier, known: None
         self.on_lost: Callable[[Carrier, str], None] = lambda carrier, reason: None
         self.on_suspect: Callable[[], None] = lambda: None
+        self.before_hand_over: Callable[[Message], None] = lambda message: None
         self.on_peer_left: Callable[[str], None] = lambda reason: None
         self.on_left: Callable[[], None] = lambda: None
         self._handlers: dict[int, Handler] = {}
@@ -136,6 +137,7 @@ class LinkDriver:
             return
         if message.end:
             del self._handlers[message.stream]
+        self.before_hand_over(message)
         try:
             taken = handler(message)
         except Exception:

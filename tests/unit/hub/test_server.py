@@ -59,13 +59,15 @@ class Bench:
     def launch_record(self, **changes: Any) -> dict[str, Any]:
         return {
             "op": "launch",
-            "connection_file": write_info(self.folder, self.info),
-            "python": "python3",
-            "kernel_name": "python3",
-            "launch_timeout_s": 10,
-            "env": {},
-            "cwd": "",
-            **changes,
+            "request": {
+                "connection_file": write_info(self.folder, self.info),
+                "python": "python3",
+                "kernel_name": "python3",
+                "launch_timeout_s": 10,
+                "env": {},
+                "cwd": "",
+                **changes,
+            },
         }
 
     async def launched(self) -> Owner:
@@ -327,7 +329,14 @@ async def test_an_unknown_request_is_an_error_and_the_conversation_goes_on(short
 
 @pytest.mark.parametrize(
     "line",
-    [b"{\n", b"[]\n", b"{}\n", b"\xff\n", b'{"op": "launch"}\n', b'{"op": "launch", "x": 1}\n'],
+    [
+        b"{\n",
+        b"[]\n",
+        b"{}\n",
+        b"\xff\n",
+        b'{"op": "launch"}\n',
+        b'{"op": "launch", "request": {"x": 1}}\n',
+    ],
 )
 @in_loop
 async def test_nonsense_ends_its_conversation_only(line: bytes, short_folder: Path):
