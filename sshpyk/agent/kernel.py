@@ -191,4 +191,9 @@ def _advice(log_tail: str, argv: list[str]) -> str:
 
 def summary(kernel: Kernel) -> dict[str, Any]:
     """Return what is known of a kernel, for lists."""
-    return {"kernel_id": kernel.kernel_id, "pid": kernel.process.pid, "state": kernel.state.value}
+    return {
+        "kernel_id": kernel.kernel_id,
+        "name": kernel.process.info["kernel_name"],
+        "pid": kernel.process.pid,
+        "state": kernel.state.value,
+    }

@@ -61,6 +61,7 @@ class Service:
                 "signal": self._signal,
                 "stop": self._stop,
                 "list": self._list,
+                "backlog": self._backlog,
                 "welcomes": self._welcomes,
             },
         )
@@ -142,6 +143,11 @@ class Service:
         if kernel.welcomes:
             self.rpc.notify("welcomes", kernel_id=kernel.kernel_id)
         return {}
+
+    async def _backlog(self, params: Params) -> Params:
+        """Say how much the hub has not got yet; asked when the link is up again."""
+        messages, size_bytes = self._driver.link.backlog
+        return {"messages": messages, "bytes": size_bytes}
 
     async def _list(self, params: Params) -> Params:
         return {

@@ -47,13 +47,15 @@ class Ticket:
 
     kernel_id: str
     streams: list[int]  # main, control
+    pid: int  # on the host
 
 
 class HubKernel:
     """A launched kernel; whoever watches it is told how it ended."""
 
-    def __init__(self, ticket: Ticket, endpoints: Endpoints) -> None:
+    def __init__(self, ticket: Ticket, request: LaunchRequest, endpoints: Endpoints) -> None:
         self.ticket = ticket
+        self.request = request
         self.kernel_id = ticket.kernel_id
         self.endpoints = endpoints
         self._outcome: Outcome | None = None
@@ -88,10 +90,18 @@ class Kernels:
         """Whether any kernel lives or any local socket is bound."""
         return bool(self._kernels or self._waiting)
 
-    @property
-    def count(self) -> int:
-        """How many kernels live."""
-        return len(self._kernels)
+    def summaries(self) -> list[dict[str, Any]]:
+        """Describe each kernel for ``sshpyk ps``. Without the link nobody knows how it is."""
+        return [
+            {
+                "kernel_id": kernel.kernel_id,
+                "name": kernel.request.kernel_name,
+                "pid": kernel.ticket.pid,
+                "session": kernel.request.env.get("JPY_SESSION_NAME", ""),
+                "state": "alive" if self._host.is_up else "unreachable",
+            }
+            for kernel in self._kernels.values()
+        ]
 
     async def launch(self, request: LaunchRequest) -> HubKernel:
         """Start a kernel and join it to its local sockets; nothing stays behind if that fails.
@@ -157,7 +167,7 @@ class Kernels:
             for stream in (main, control):
                 driver.abandon(stream)
             raise
-        kernel = HubKernel(Ticket(kernel_id, [main, control]), endpoints)
+        kernel = HubKernel(Ticket(kernel_id, [main, control], started["pid"]), request, endpoints)
         self._join(kernel)
         if started["welcomes"] or kernel_id in self._welcoming:
             endpoints.greet_subscribers()
@@ -182,7 +192,7 @@ class Kernels:
                 phase="taking the kernel over",
             )
         kernel = HubKernel(
-            ticket, self._take_endpoints(_read_connection_file(request.connection_file))
+            ticket, request, self._take_endpoints(_read_connection_file(request.connection_file))
         )
         self._kernels[kernel.kernel_id] = kernel
         self._host.keep_up(request.python)

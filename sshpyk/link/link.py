@@ -93,6 +93,12 @@ class Link:
         return stream.sender.backlog_bytes if stream else 0
 
     @property
+    def backlog(self) -> tuple[int, int]:
+        """How many messages the peer has not acknowledged on all streams, and their bytes."""
+        senders = [stream.sender for stream in self._streams.values()]
+        return sum(s.backlog_messages for s in senders), sum(s.backlog_bytes for s in senders)
+
+    @property
     def unacknowledged(self) -> bool:
         """Whether anything that we sent or queued still waits for the peer."""
         return any(not stream.sender.drained for stream in self._streams.values())

@@ -85,6 +85,11 @@ class Sender:
         return message.start + self._offset < self._credit or len(message.payload) == self._offset
 
     @property
+    def backlog_messages(self) -> int:
+        """How many messages the peer has not acknowledged."""
+        return len(self._waiting) + len(self._sent)
+
+    @property
     def drained(self) -> bool:
         """Whether the peer has acknowledged everything."""
         return not self._waiting and not self._sent
