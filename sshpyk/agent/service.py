@@ -122,7 +122,7 @@ class Service:
         return kernel
 
     async def _interrupt(self, params: Params) -> Params:
-        self._find(params).interrupt()
+        self._find(params).interrupt(params["seen"])
         return {}
 
     async def _signal(self, params: Params) -> Params:

@@ -160,8 +160,10 @@ class Endpoints:
         driver, bound = self._driver, self._sockets[channel]
         while driver is not None and not bound.closed and _readable(bound):
             parts = bound.recv_multipart(copy=True)
-            stream = self._streams[1] if channel == CONTROL else self._streams[0]
-            driver.send(stream, kernel_messages.pack(channel, parts))
+            main, control = self._streams
+            stream = control if channel == CONTROL else main
+            # What a client saw is what came on main: the agent aims its interrupts by that.
+            driver.send(stream, kernel_messages.pack(channel, parts), seen_of=main)
             driver = self._driver
 
     def _drop_waiting_control(self) -> None:

@@ -220,7 +220,8 @@ class Kernels:
 
     def interrupt(self, kernel: HubKernel) -> None:
         """Interrupt the running cell, in the way that the host's kernelspec asks for."""
-        self._host.rpc.notify("interrupt", kernel_id=kernel.kernel_id)
+        seen = self._host.driver.link.handed_over(kernel.ticket.streams[0])
+        self._host.rpc.notify("interrupt", kernel_id=kernel.kernel_id, seen=seen)
 
     def signal(self, kernel: HubKernel, number: int) -> None:
         """Send a signal to the kernel's process group."""

@@ -70,10 +70,18 @@ class Link:
         """Whether both directions of a stream have ended and its state is gone."""
         return number in self._over
 
-    def send(self, number: int, payload: bytes) -> None:
-        """Queue a message on a stream. It is kept until the peer has acknowledged it."""
-        stream = self._streams[number]
-        stream.sender.push(payload, stream.receiver.consumed_seq)
+    def send(self, number: int, payload: bytes, *, seen_of: int | None = None) -> int:
+        """Queue a message on a stream; it is kept until the peer has acknowledged it.
+
+        Its ``seen`` counts what was handed over of this stream, or of the one that ``seen_of`` names.
+        Returns its number.
+        """
+        seen = self.handed_over(number if seen_of is None else seen_of)
+        return self._streams[number].sender.push(payload, seen)
+
+    def handed_over(self, number: int) -> int:
+        """Return how many messages of a stream its consumer has taken."""
+        return self._streams[number].receiver.consumed_seq
 
     def finish(self, number: int) -> None:
         """End our direction of a stream after what was queued; idempotent."""

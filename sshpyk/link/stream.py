@@ -24,8 +24,9 @@ MAX_MESSAGE_BYTES = 4 * 1024 * 1024 * 1024
 class Message(NamedTuple):
     """One message as it is handed to its consumer.
 
-    ``seen`` is the number of messages of the opposite direction that the *sender* had been handed
-    when it sent this one: what its user could have seen. ``end`` marks the (empty) last message.
+    ``seen`` is the number of messages of the opposite direction (of this stream or of the one that its
+    sender named) that the *sender* had been handed when it sent this one: what its user could have
+    seen. ``end`` marks the (empty) last message.
     ``start`` counts the bytes of the messages before it.
     """
 
@@ -65,8 +66,8 @@ class Sender:
         self._credit = CREDIT_WINDOW_BYTES
         self._acked_seq = 0
 
-    def push(self, payload: bytes, seen: int, *, end: bool = False) -> None:
-        """Queue a message; ``end`` makes it the last one."""
+    def push(self, payload: bytes, seen: int, *, end: bool = False) -> int:
+        """Queue a message and return its number; ``end`` makes it the last one."""
         if self.finished:
             raise ValueError("stream %d is finished" % self.stream)
         message = _Outgoing(self._next_seq, payload, seen, self._next_start, end=end)
@@ -75,6 +76,7 @@ class Sender:
         self._next_start += len(payload)
         self.backlog_bytes += len(payload)
         self.finished = end
+        return message.seq
 
     @property
     def ready(self) -> bool:

@@ -64,10 +64,15 @@ class LinkDriver:
         self.claim(stream, lambda message: True)
         self.finish(stream)
 
-    def send(self, stream: int, payload: bytes) -> None:
-        """Queue a message; it arrives exactly once, whatever happens to the connection."""
-        self.link.send(stream, payload)
+    def send(self, stream: int, payload: bytes, *, seen_of: int | None = None) -> int:
+        """Queue a message; it arrives exactly once, whatever happens to the connection.
+
+        It says how far we have been handed this stream, or the one that ``seen_of`` names. Returns its
+        number in the stream.
+        """
+        number = self.link.send(stream, payload, seen_of=seen_of)
         self.wake()
+        return number
 
     def finish(self, stream: int) -> None:
         """End our direction of ``stream`` after what was queued."""

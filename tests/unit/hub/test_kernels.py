@@ -257,7 +257,7 @@ async def test_orders_reach_the_agent_with_the_kernels_id(short_folder: Path):
         ]
         kernel_id = kernel.kernel_id
         assert orders == [
-            ("interrupt", {"kernel_id": kernel_id}),
+            ("interrupt", {"kernel_id": kernel_id, "seen": 0}),
             ("signal", {"kernel_id": kernel_id, "signal": 10}),
             ("stop", {"kernel_id": kernel_id, "grace_s": 2.5}),
         ]
