@@ -17,6 +17,7 @@ from typing import Any
 import zmq
 
 from sshpyk.errors import HubError
+from sshpyk.hub.offline import KernelInfo
 from sshpyk.link.stream import Message
 from sshpyk.wire import kernel_messages
 from sshpyk.wire.driver import LinkDriver
@@ -32,10 +33,20 @@ log = logging.getLogger(__name__)
 
 
 class Endpoints:
-    """See the module. ``info`` is the content of the local connection file."""
+    """See the module. ``info`` is the content of the local connection file.
 
-    def __init__(self, context: zmq.Context[Any], info: dict[str, Any]) -> None:
+    ``is_away`` tells whether requests would wait for the link.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[Any],
+        info: dict[str, Any],
+        is_away: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.info = info
+        self._is_away = is_away
+        self._kernel_info: KernelInfo
         self._context = context
         self._loop = asyncio.get_running_loop()
         self._sockets: dict[int, zmq.Socket[bytes]] = {}
@@ -108,6 +119,7 @@ class Endpoints:
     ) -> None:
         """Join the sockets to a kernel's streams (main, control); ``on_exit`` gets its status."""
         self._driver, self._streams, self._on_exit = driver, streams, on_exit
+        self._kernel_info = KernelInfo(self._signer)
         driver.claim(streams[0], self._from_kernel)
         driver.claim(streams[1], self._from_kernel, urgent=True)
         self._drop_waiting_control()
@@ -160,11 +172,19 @@ class Endpoints:
         driver, bound = self._driver, self._sockets[channel]
         while driver is not None and not bound.closed and _readable(bound):
             parts = bound.recv_multipart(copy=True)
+            if self._is_away() and self._answer_offline(channel, parts):
+                continue
             main, control = self._streams
             stream = control if channel == CONTROL else main
             # What a client saw is what came on main: the agent aims its interrupts by that.
             driver.send(stream, kernel_messages.pack(channel, parts), seen_of=main)
             driver = self._driver
+
+    def _answer_offline(self, channel: int, parts: list[bytes]) -> bool:
+        answers = self._kernel_info.answer(channel, parts)
+        for answered, answer in answers:
+            self._send(self._sockets[answered], answer)
+        return bool(answers)
 
     def _drop_waiting_control(self) -> None:
         """Drop control messages from before this kernel: a shutdown_request was for the last one.
@@ -207,6 +227,7 @@ class Endpoints:
         if channel == EXITED:
             self._on_exit(int(bytes(parts[0])))
             return True
+        self._kernel_info.note(channel, parts)
         bound = self._sockets[channel]
         self._send(bound, parts, copy=len(message.payload) < _COPY_BELOW_BYTES)
         # Sending may swallow the edge of what came meanwhile.

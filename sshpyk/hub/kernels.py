@@ -273,7 +273,7 @@ class Kernels:
             if endpoints.info == info and endpoints.reachable:
                 return endpoints
             endpoints.close()
-        return Endpoints(self._context, info)
+        return Endpoints(self._context, info, lambda: self._host.outage.duration_s is not None)
 
     def _unbind(self, urls: str) -> None:
         endpoints, _ = self._waiting.pop(urls)
