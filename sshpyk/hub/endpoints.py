@@ -52,6 +52,7 @@ class Endpoints:
         self._sockets: dict[int, zmq.Socket[bytes]] = {}
         self._driver: LinkDriver | None = None
         self._streams = (0, 0)
+        self.delivered = 0  # messages of the main stream: what clients can have seen
         self._on_exit: Callable[[int], None] = lambda status: None
         self._welcomes = False
         self._ungreeted: list[bytes] = []  # topics of subscribers that a later kernel may greet
@@ -119,6 +120,8 @@ class Endpoints:
     ) -> None:
         """Join the sockets to a kernel's streams (main, control); ``on_exit`` gets its status."""
         self._driver, self._streams, self._on_exit = driver, streams, on_exit
+        driver.link.open(streams[0])
+        self.delivered = driver.link.consumed_seq(streams[0])
         self._kernel_info = KernelInfo(self._signer)
         driver.claim(streams[0], self._from_kernel)
         driver.claim(streams[1], self._from_kernel, urgent=True)
@@ -176,8 +179,7 @@ class Endpoints:
                 continue
             main, control = self._streams
             stream = control if channel == CONTROL else main
-            # What a client saw is what came on main: the agent aims its interrupts by that.
-            driver.send(stream, kernel_messages.pack(channel, parts), seen_of=main)
+            driver.send(stream, kernel_messages.pack(channel, parts), seen=self.delivered)
             driver = self._driver
 
     def _answer_offline(self, channel: int, parts: list[bytes]) -> bool:
@@ -227,6 +229,9 @@ class Endpoints:
         if channel == EXITED:
             self._on_exit(int(bytes(parts[0])))
             return True
+        if channel != CONTROL:
+            # Before it is sent: a client may answer before we return.
+            self.delivered = message.seq + 1
         self._kernel_info.note(channel, parts)
         bound = self._sockets[channel]
         self._send(bound, parts, copy=len(message.payload) < _COPY_BELOW_BYTES)

@@ -220,7 +220,7 @@ class Kernels:
 
     def interrupt(self, kernel: HubKernel) -> None:
         """Interrupt the running cell, in the way that the host's kernelspec asks for."""
-        seen = self._host.driver.link.handed_over(kernel.ticket.streams[0])
+        seen = kernel.endpoints.delivered
         self._host.rpc.notify("interrupt", kernel_id=kernel.kernel_id, seen=seen)
 
     def signal(self, kernel: HubKernel, number: int) -> None:

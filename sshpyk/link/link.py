@@ -70,16 +70,16 @@ class Link:
         """Whether both directions of a stream have ended and its state is gone."""
         return number in self._over
 
-    def send(self, number: int, payload: bytes, *, seen_of: int | None = None) -> int:
-        """Queue a message on a stream; it is kept until the peer has acknowledged it.
+    def send(self, number: int, payload: bytes, *, seen: int | None = None) -> int:
+        """Queue a message on a stream and return its number; it is kept until the peer has taken it.
 
-        Its ``seen`` counts what was handed over of this stream, or of the one that ``seen_of`` names.
-        Returns its number.
+        ``seen`` is what it says its sender had seen: by default what was consumed of this stream.
         """
-        seen = self.handed_over(number if seen_of is None else seen_of)
-        return self._streams[number].sender.push(payload, seen)
+        return self._streams[number].sender.push(
+            payload, self.consumed_seq(number) if seen is None else seen
+        )
 
-    def handed_over(self, number: int) -> int:
+    def consumed_seq(self, number: int) -> int:
         """Return how many messages of a stream its consumer has taken."""
         return self._streams[number].receiver.consumed_seq
 

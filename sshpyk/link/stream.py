@@ -24,9 +24,9 @@ MAX_MESSAGE_BYTES = 4 * 1024 * 1024 * 1024
 class Message(NamedTuple):
     """One message as it is handed to its consumer.
 
-    ``seen`` is the number of messages of the opposite direction (of this stream or of the one that its
-    sender named) that the *sender* had been handed when it sent this one: what its user could have
-    seen. ``end`` marks the (empty) last message.
+    ``seen`` is the number of messages of the opposite direction that the *sender* had passed on when it
+    sent this one (a kernel's control stream counts its main one): what its user could have seen.
+    ``end`` marks the (empty) last message.
     ``start`` counts the bytes of the messages before it.
     """
 

@@ -64,13 +64,12 @@ class LinkDriver:
         self.claim(stream, lambda message: True)
         self.finish(stream)
 
-    def send(self, stream: int, payload: bytes, *, seen_of: int | None = None) -> int:
-        """Queue a message; it arrives exactly once, whatever happens to the connection.
+    def send(self, stream: int, payload: bytes, *, seen: int | None = None) -> int:
+        """Queue a message and return its number; it arrives once, whatever happens to the connection.
 
-        It says how far we have been handed this stream, or the one that ``seen_of`` names. Returns its
-        number in the stream.
+        ``seen`` is what it says its sender had seen: by default what was consumed of this stream.
         """
-        number = self.link.send(stream, payload, seen_of=seen_of)
+        number = self.link.send(stream, payload, seen=seen)
         self.wake()
         return number
 

@@ -89,17 +89,13 @@ class ServiceBench:
         stream = self.streams[1] if channel == CONTROL else self.streams[0]
         parts = [b"client", *self.session.serialize(message)]
         payload = kernel_messages.pack(channel, parts)
-        if seen is None:
-            self.joined.hub.send(stream, payload, seen_of=self.streams[0])
-        else:  # as one that an outage held up
-            self.joined.hub.link._streams[stream].sender.push(payload, seen)
-            self.joined.hub.wake()
+        self.joined.hub.send(stream, payload, seen=self.seen if seen is None else seen)
         return str(message["header"]["msg_id"])
 
     @property
     def seen(self) -> int:
         """How much of the main stream we have been handed."""
-        return self.joined.hub.link.handed_over(self.streams[0])
+        return self.joined.hub.link.consumed_seq(self.streams[0])
 
     def execute(self, code: str, *, stop_on_error: bool = False, seen: int | None = None) -> str:
         content = {"code": code, "silent": False, "store_history": True}
