@@ -128,7 +128,7 @@ def test_f11_laptop_asleep_wakes_to_everything(bench: Bench, control: Recorder) 
     # What the kernel said before may have been in the client's sockets all the time.
     after_s = next(heard for heard, sent in recorder.times if sent > asleep) - woken_s
     print(f"resumed {after_s:.2f} s after the wake, {bench.proxy.total_connections} connections")
-    assert after_s < RESUMED_WITHIN_S
+    assert after_s < 2 * RESUMED_WITHIN_S  # the old connection is asked first
 
 
 def family(pid: int) -> list[psutil.Process]:
