@@ -3,6 +3,7 @@
 ``bench``    proxy, hub and kernels that serve one test only. A test runs over the direct alias; with
              ``@pytest.mark.parametrize("bench", BOTH_WAYS, indirect=True)`` also through the
              bastion, whose sshd the proxy then stands in front of
+``account``  an account on the remote with an agent of its own
 ``control``  what :func:`session` brings without any fault
 
 *Exact* (:func:`assert_exact`): on each channel the same messages by hash, none twice, and no number
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +34,7 @@ from tests.integration.kernels import (
     started,
 )
 from tests.integration.lifecycle_helpers import OwnHub, hub_of
-from tests.integration.machines import Lab
+from tests.integration.machines import USER, Lab
 from tests.integration.recorder import Recorder
 
 BOTH_WAYS = ["remote", "remote-jump"]
@@ -129,10 +131,12 @@ def bench(
 
 
 @contextlib.contextmanager
-def bench_to(lab: Lab, host_alias: str, add_kernel: AddKernel, folder: Path) -> Iterator[Bench]:
-    """Make a proxy, and a hub whose connections pass it."""
+def bench_to(
+    lab: Lab, host_alias: str, add_kernel: AddKernel, folder: Path, *, user: str = USER
+) -> Iterator[Bench]:
+    """Make a proxy, and a hub whose connections pass it and log in as ``user``."""
     with FaultProxy(_FIRST_HOP[host_alias], 22) as proxy:
-        more_config = ssh_config_for(host_alias, proxy)
+        more_config = f"Host {host_alias}\n    User {user}\n{ssh_config_for(host_alias, proxy)}"
         with hub_of(lab, host_alias, folder / "ssh_config", more_config) as hub:
             yield Bench(lab, proxy, hub, add_kernel)
 
@@ -176,3 +180,38 @@ def assert_exact(recorder: Recorder, control: Recorder) -> None:
             assert heard[channel] == expected[channel], channel
     assert recorder.repeated == []
     assert recorder.missing == control.missing
+
+
+# Accounts
+
+
+@contextlib.contextmanager
+def own_account(lab: Lab) -> Iterator[str]:
+    """Make an account on the remote that logs in as ours does, and so has an agent of its own.
+
+    In the end nothing may run there; the account goes, with all that it owns.
+    """
+    name = f"t{uuid.uuid4().hex[:8]}"
+    script = f"""useradd --create-home --shell /bin/bash {name}
+        install -d -o {name} -g {name} -m 700 /home/{name}/.ssh
+        install -o {name} -g {name} -m 600 /home/{USER}/.ssh/authorized_keys /home/{name}/.ssh/"""
+    lab.remote.run(f"set -e; {script}", user="root")
+    try:
+        yield name
+        eventually(
+            lambda: not lab.remote.processes(user=name), "the end of the account's processes"
+        )
+    finally:
+        lab.remote.run(
+            f"pkill -KILL -u {name}; sleep 0.1; find /tmp -xdev -user {name} -delete;"
+            f"userdel --remove --force {name}",
+            user="root",
+            check=False,
+        )
+
+
+@pytest.fixture
+def account(lab: Lab) -> Iterator[str]:
+    """The name of an account on the remote that is this test's own."""
+    with own_account(lab) as name:
+        yield name
