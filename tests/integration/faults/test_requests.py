@@ -8,11 +8,12 @@ import queue
 import time
 
 import pytest
-from jupyter_client import KernelManager
+from jupyter_client import BlockingKernelClient, KernelManager
 
 from tests.integration.faults.bench import Bench, bench
 from tests.integration.kernels import (
     PATIENCE_S,
+    Running,
     add_kernel,
     assert_gone,
     await_ready,
@@ -66,10 +67,17 @@ def test_f57_shutdown_in_a_black_hole_returns_and_reaches_the_kernel_later(
     assert took_s < 15
 
 
+def another_client(kernel: Running) -> BlockingKernelClient:
+    """Return a client with a session of its own, as a page that was opened anew has."""
+    client = BlockingKernelClient(connection_file=kernel.manager.connection_file)
+    client.load_connection_file()
+    return client
+
+
 def test_f58_reload_in_a_black_hole_works_after_it(bench: Bench) -> None:
     with bench.kernel() as kernel:
         bench.proxy.pause()
-        fresh = kernel.manager.client()
+        fresh = another_client(kernel)
         try:
             fresh.start_channels()
             msg_id = fresh.kernel_info()
@@ -93,7 +101,7 @@ def test_f58_reload_in_a_black_hole_opens_and_asks_the_kernel_no_more_than_once(
     with bench.kernel() as kernel:
         kernel.run(COUNT_KERNEL_INFO)
         bench.proxy.pause()
-        fresh = kernel.manager.client()
+        fresh = another_client(kernel)
         try:
             fresh.start_channels()
             began_s = time.monotonic()
