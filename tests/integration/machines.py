@@ -160,15 +160,22 @@ class Machine:
         address: str = attached[f"{PROJECT}_{network}"]["IPAddress"]
         return address
 
-    def take_another_address(self, network: str, other: Machine) -> None:
-        """Leave a network and come back with another address; ``other`` is not on that network.
+    @contextlib.contextmanager
+    def another_address(self, network: str, other: Machine) -> Iterator[None]:
+        """Leave a network and come back with another address; in the end once more, with the first.
 
-        Only in tests marked ``exclusive``, as :meth:`unplugged`.
+        ``other`` is not on that network: it takes the address that became free, for a moment. The
+        engine gives the lowest that is free. Only in tests marked ``exclusive``.
         """
         (wire,) = self._client.networks.list(names=[f"^{PROJECT}_{network}$"])
         with self.unplugged(network):
-            wire.connect(other.container)  # it gets the address that became free
+            wire.connect(other.container)
         wire.disconnect(other.container)
+        try:
+            yield
+        finally:
+            with self.unplugged(network):
+                pass
 
     @contextlib.contextmanager
     def unplugged(self, network: str) -> Iterator[None]:

@@ -9,7 +9,6 @@
 *Exact* (:func:`assert_exact`): on each channel the same messages by hash, none twice, and no number
 missing in ipykernel's own count that is not missing without the fault.
 """
-# ruff: noqa: F401, F811
 
 from __future__ import annotations
 
@@ -28,9 +27,7 @@ from tests.integration.kernels import (
     PATIENCE_S,
     AddKernel,
     Running,
-    add_kernel,
     eventually,
-    jupyter_folders,
     started,
 )
 from tests.integration.lifecycle_helpers import OwnHub, hub_of

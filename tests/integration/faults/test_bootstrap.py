@@ -1,5 +1,4 @@
 """The first connection of all is cut: while ssh logs in, the program travels, or the agent's code."""
-# ruff: noqa: F401, F811
 
 from __future__ import annotations
 
@@ -13,8 +12,8 @@ from lab.faultproxy import DOWN, UP
 from sshpyk.errors import SshpykError
 from sshpyk.hub.host import HostLink
 from sshpyk.ssh.command import SshTarget
-from tests.integration.faults.bench import Bench, account, bench_to
-from tests.integration.kernels import REMOTE_PREFIX, add_kernel, eventually, jupyter_folders
+from tests.integration.faults.bench import Bench, bench_to
+from tests.integration.kernels import REMOTE_PREFIX, eventually
 from tests.integration.machines import Lab
 
 PYTHON = f"{REMOTE_PREFIX}/bin/python"

@@ -1,5 +1,4 @@
 """Connections that end: inside a frame, cleanly, by a killed process, during the next handshake."""
-# ruff: noqa: F401, F811
 
 from __future__ import annotations
 
@@ -20,11 +19,9 @@ from tests.integration.faults.bench import (
     BOTH_WAYS,
     Bench,
     assert_exact,
-    bench,
-    control,
     session,
 )
-from tests.integration.kernels import add_kernel, eventually, jupyter_folders
+from tests.integration.kernels import eventually
 from tests.integration.machines import Lab
 from tests.integration.recorder import Recorder
 
@@ -75,8 +72,8 @@ def test_f02_large_message_continues_at_its_offset(bench: Bench) -> None:
     assert repr(hashlib.sha256(sent.encode()).hexdigest()) == digest
     assert all(cut.done for cut in cuts)
     print(f"{passed - size} bytes more than the message, for 3 cuts")
-    # From its beginning again it would be half as much again.
-    assert passed < size * 1.3
+    # From its beginning again it would be 2.5 times the size.
+    assert passed < size * 1.75
 
 
 def test_f03_clean_close_is_dialled_again_at_once(bench: Bench, control: Recorder) -> None:

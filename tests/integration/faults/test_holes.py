@@ -1,5 +1,4 @@
 """Silence of every kind: nothing passes, one way only, or a process on the way does not run."""
-# ruff: noqa: F401, F811
 
 from __future__ import annotations
 
@@ -19,17 +18,13 @@ from tests.integration.faults.bench import (
     Bench,
     ResumedLate,
     assert_exact,
-    bench,
-    control,
     session,
 )
 from tests.integration.kernels import (
     PATIENCE_S,
-    add_kernel,
     assert_gone,
     await_ready,
     eventually,
-    jupyter_folders,
     marked,
     new_environment,
 )

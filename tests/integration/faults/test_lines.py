@@ -1,29 +1,25 @@
 """Lines that are slow, far away, uneven, or reached from another address than before."""
-# ruff: noqa: F401, F811
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 import unittest
 from pathlib import Path
 
+import jupyter_kernel_test
 import pytest
-from jupyter_kernel_test import KernelTests
 
 from lab.faultproxy import DOWN, stall_steps
 from tests.integration.faults.bench import (
     Bench,
     assert_exact,
-    bench,
-    control,
     session,
 )
 from tests.integration.kernels import (
     AddKernel,
-    add_kernel,
     eventually,
-    jupyter_folders,
     started,
 )
 from tests.integration.lifecycle_helpers import await_text, hub_of, outcome_of
@@ -105,7 +101,7 @@ def test_f29_kernel_suite_over_half_a_second_of_round_trip(bench: Bench) -> None
 
         @classmethod
         def setUpClass(cls) -> None:
-            KernelTests.setUpClass.__func__(cls)
+            jupyter_kernel_test.KernelTests.setUpClass.__func__(cls)
 
     result = unittest.TestResult()
     unittest.defaultTestLoader.loadTestsFromTestCase(FarAway).run(result)
@@ -132,10 +128,12 @@ def test_f10_laptop_with_another_address_goes_on(
     def move() -> None:
         markers.append(hub.marker())
         addresses.append(lab.laptop.address_in("direct"))
-        lab.laptop.take_another_address("direct", lab.bastion)
+        stack.enter_context(lab.laptop.another_address("direct", lab.bastion))
         addresses.append(lab.laptop.address_in("direct"))
+        assert addresses[0] != addresses[1]
 
     with (
+        contextlib.ExitStack() as stack,
         hub_of(lab, "remote", tmp_path / "ssh_config") as hub,
         started(lab, add_kernel(hub.host, *hub.options)) as kernel,
     ):
@@ -146,5 +144,4 @@ def test_f10_laptop_with_another_address_goes_on(
             "the end of the old session on the remote",
         )
     assert_exact(recorder, control)
-    assert addresses[0] != addresses[1]
     print(f"{addresses}; silent for {recorder.longest_silence_s:.2f} s")

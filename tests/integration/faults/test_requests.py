@@ -1,5 +1,4 @@
 """What a person clicks while the line is down: shut down, reload, run."""
-# ruff: noqa: F401, F811
 
 from __future__ import annotations
 
@@ -10,15 +9,12 @@ import time
 import pytest
 from jupyter_client import BlockingKernelClient, KernelManager
 
-from tests.integration.faults.bench import Bench, bench
+from tests.integration.faults.bench import Bench
 from tests.integration.kernels import (
     PATIENCE_S,
     Running,
-    add_kernel,
     assert_gone,
     await_ready,
-    eventually,
-    jupyter_folders,
     marked,
     new_environment,
     run,
