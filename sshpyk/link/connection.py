@@ -107,6 +107,8 @@ class Connection:
 
         Raises LinkProtocolError for an epoch that is not newer than the link's.
         """
+        if hello.restarted:
+            link.peer_restarted()
         reply = link.hello(hello.epoch)
         link.attach(hello.epoch, hello)
         link.confirmed = True
