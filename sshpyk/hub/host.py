@@ -12,14 +12,16 @@ import asyncio
 import contextlib
 import enum
 import logging
+import math
 import random
 import secrets
 from collections.abc import Callable
 from typing import NamedTuple
 
 from sshpyk.errors import HubError, LinkLost, SshpykError, Unreachable
-from sshpyk.hub.dial import SshProcess, dial
+from sshpyk.hub.dial import DIAL_DEADLINE_S, Phase, SshProcess, dial
 from sshpyk.hub.outage import Outage
+from sshpyk.hub.redial import dial_again
 from sshpyk.link.connection import SUSPECT_AFTER_S, Connection
 from sshpyk.link.link import Link
 from sshpyk.link.stream import Message
@@ -62,6 +64,7 @@ class HostLink:
         self.outage = Outage(target.host, lambda text: self.on_notice(text))
         self.phase = ""  # what is being done now, in words
         self._python = "python3"
+        self._usual_dial_s = 0.0  # the shortest so far; 0 until one came through
         self._next_stream = 1
         self._dialing: asyncio.Task[None] | None = None
         self._waiting = 0  # how many launches wait for the link
@@ -183,6 +186,7 @@ class HostLink:
         pause_s, longest_s = BACKOFF_S
         ever_up = self.driver.link.confirmed
         while True:
+            began_s = now_s()
             try:
                 await self._dial_once()
             except SshpykError as error:
@@ -201,13 +205,15 @@ class HostLink:
                     return
             else:
                 return
-            await asyncio.sleep(pause_s * random.uniform(0.75, 1.25))  # noqa: S311
+            # Between the beginnings of two dials: one that came to nothing after long has waited enough.
+            rest_s = pause_s * random.uniform(0.75, 1.25) - (now_s() - began_s)  # noqa: S311
+            await asyncio.sleep(max(0.0, rest_s))
             pause_s = min(longest_s, pause_s * 2)
 
     async def _dial_once(self) -> None:
         """Make one connection and wait until the agent has taken the link up on it."""
         began_s = now_s()
-        ssh = await dial(self.target, self._python, self._note_phase)
+        ssh = await self._dial_quickest()
         self._epoch += 1
         link = self.driver.link
         self._journal.begin(link.link_id, self._epoch, self._next_stream)
@@ -239,6 +245,26 @@ class HostLink:
         duration_s = self.outage.end()
         if duration_s is not None:
             self._telling = asyncio.ensure_future(self._tell_back(duration_s))
+
+    async def _dial_quickest(self) -> SshProcess:
+        """Dial; when the host has been there before, more than once if that takes long."""
+        if not self.driver.link.confirmed:
+            return await self._dial_timed()
+        try:
+            again = dial_again(self._dial_timed, self._usual_dial_s)
+            return await asyncio.wait_for(again, DIAL_DEADLINE_S)
+        except asyncio.TimeoutError:
+            raise Unreachable(
+                f"no answer within {DIAL_DEADLINE_S:.0f} s",
+                host=self.target.host,
+                phase=Phase.CONNECT.value,
+            ) from None
+
+    async def _dial_timed(self) -> SshProcess:
+        began_s = now_s()
+        ssh = await dial(self.target, self._python, self._note_phase)
+        self._usual_dial_s = min(self._usual_dial_s or math.inf, now_s() - began_s)
+        return ssh
 
     async def _tell_back(self, duration_s: float) -> None:
         with contextlib.suppress(SshpykError):  # lost for good meanwhile, which is told otherwise

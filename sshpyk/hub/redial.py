@@ -1,52 +1,48 @@
-"""When to dial again during an outage, and how long each try may wait for the host's first answer.
+"""Dialling again through a line that may still be a black hole.
 
-Two kinds of failure want opposite answers. Where something *answers* that it does not want us (refused,
-reset, an sshd that is still starting), trying often is a burden to it: the pauses grow. Where nothing
-answers at all (a cable is out, a laptop is between two networks), a try burdens nobody, but one that was
-begun too early hangs in TCP's retransmissions long after the line is back: tries are short, and follow
-each other closely.
+A dial into a black hole waits for TCP's next SYN, and these come ever later (after 1, 3, 7, 15, 31 s): it
+finds the line back by up to half of the hole's length too late. A fresh dial does not. So beside one that
+takes longer than dials to this host do, another is started; the first that gets through is taken.
 """
 
 from __future__ import annotations
 
-import random
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
 
-_FIRST_PAUSE_S = 0.2
-_SILENT_PAUSE_S = 0.5
-_LONGEST_PAUSE_S = 5.0
-_LATER_PAUSE_S = 30.0
-_LATER_AFTER_S = 600.0  # an outage that lasts longer than this is nobody's hurry any more
+from sshpyk.hub.dial import SshProcess
 
-_SHORTEST_PATIENCE_S = 4
-_LONGEST_PATIENCE_S = 15
-_PATIENT_EVERY = 16  # one try in so many is patient: the host may have become slow
+# The SYNs of dials that start so often and live for so many intervals leave no gap of more than 2 s.
+EVERY_S = 4.0
+AT_ONCE = 3
 
 
-class Redial:
-    """One outage's tries; ``usual_s`` is what a successful dial to this host took, if known."""
+async def dial_again(
+    dial: Callable[[], Coroutine[Any, Any, SshProcess]], usual_s: float
+) -> SshProcess:
+    """Return the first connection of several dials; the others are ended.
 
-    def __init__(self, usual_s: float | None = None) -> None:
-        self._usual_s = usual_s
-        self._tries = 0
-        self._pause_s = _FIRST_PAUSE_S
-
-    def connect_timeout_s(self) -> int | None:
-        """Return ssh's ConnectTimeout for the next try: until keys are exchanged. None: as configured.
-
-        A link that never was has no outage: whoever launches waits as long as ssh does.
-        """
-        if self._usual_s is None:
-            return None
-        self._tries += 1
-        if self._tries % _PATIENT_EVERY == 0:
-            return _LONGEST_PATIENCE_S
-        return min(_LONGEST_PATIENCE_S, max(_SHORTEST_PATIENCE_S, round(4 * self._usual_s)))
-
-    def pause_s(self, outage_s: float, *, answered: bool) -> float:
-        """Return how long to wait after a try failed, ``outage_s`` after the connection was lost."""
-        longest_s = _LONGEST_PAUSE_S if outage_s < _LATER_AFTER_S else _LATER_PAUSE_S
-        pause_s = min(self._pause_s, longest_s) if answered else _SILENT_PAUSE_S
-        if outage_s >= _LATER_AFTER_S and not answered:
-            pause_s = _LONGEST_PAUSE_S
-        self._pause_s = min(_LATER_PAUSE_S, self._pause_s * 2) if answered else _FIRST_PAUSE_S
-        return pause_s * random.uniform(0.75, 1.25)  # noqa: S311
+    ``usual_s`` is what a dial to this host takes: a slow login is not taken for a hole. Raises what the
+    first dial that fails meets. The caller sets the deadline.
+    """
+    every_s = max(EVERY_S, 2 * usual_s)
+    running: list[asyncio.Task[SshProcess]] = []
+    try:
+        while True:
+            running.append(asyncio.ensure_future(dial()))
+            done, _ = await asyncio.wait(
+                running, timeout=every_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if done:
+                first = next(task for task in running if task in done)
+                running.remove(first)
+                return first.result()
+            if len(running) == AT_ONCE:
+                running.pop(0).cancel()
+    finally:
+        for task in running:
+            task.cancel()
+        for outcome in await asyncio.gather(*running, return_exceptions=True):
+            if not isinstance(outcome, BaseException):
+                outcome.end(close_pipes=True)

@@ -154,6 +154,26 @@ class Machine:
         """Send a signal to a process, as root."""
         self.run(["bash", "-c", f"kill -{signal} {pid}"], user="root")
 
+    def address_in(self, network: str) -> str:
+        """Return the machine's address in ``direct``, ``edge`` or ``inside``."""
+        attached = self.container.attrs["NetworkSettings"]["Networks"]
+        address: str = attached[f"{PROJECT}_{network}"]["IPAddress"]
+        return address
+
+    def take_another_address(self, network: str, other: Machine) -> None:
+        """Leave a network and come back with another address; ``other`` is not on that network.
+
+        The engine gives the lowest address that is free. Only in tests marked ``exclusive``.
+        """
+        before = self.address_in(network)
+        with self.unplugged(network):
+            pass
+        if self.address_in(network) == before:
+            (wire,) = self._client.networks.list(names=[f"^{PROJECT}_{network}$"])
+            with self.unplugged(network):
+                wire.connect(other.container)
+            wire.disconnect(other.container)
+
     @contextlib.contextmanager
     def unplugged(self, network: str) -> Iterator[None]:
         """Take the machine off ``direct``, ``edge`` or ``inside`` for a while.

@@ -1,52 +1,99 @@
-"""When a lost connection is dialled again."""
+"""Dials beside dials: the first that gets through is taken, the others are ended."""
 
 from __future__ import annotations
 
-import itertools
+import asyncio
+from typing import Any, cast
 
 import pytest
 
-from sshpyk.hub.redial import Redial
+from sshpyk.errors import Unreachable
+from sshpyk.hub import redial
+from sshpyk.hub.dial import SshProcess
+from sshpyk.hub.redial import AT_ONCE, dial_again
+from tests.unit.wire.harness import in_loop, until
 
 
-def test_host_that_answers_is_asked_ever_more_rarely():
-    redial = Redial(0.5)
-    pauses = [redial.pause_s(10, answered=True) for _ in range(20)]
-    assert 0.15 <= pauses[0] <= 0.25
-    assert all(later > earlier for earlier, later in itertools.pairwise(pauses[:5]))
-    assert 3.75 <= pauses[-1] <= 6.25
+class Ssh:
+    def __init__(self) -> None:
+        self.ended = False
+
+    def end(self, *, close_pipes: bool) -> None:
+        self.ended = close_pipes
 
 
-def test_long_outage_of_a_host_that_answers_is_no_hurry():
-    redial = Redial(0.5)
-    pauses = [redial.pause_s(3600, answered=True) for _ in range(20)]
-    assert 22 <= pauses[-1] <= 38
+class Line:
+    """Dials that hang until the test answers them."""
+
+    def __init__(self) -> None:
+        self.answers: list[asyncio.Future[Any]] = []
+        self.given_up = 0
+
+    async def dial(self) -> SshProcess:
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.answers.append(answer)
+        try:
+            return cast(SshProcess, await answer)
+        except asyncio.CancelledError:
+            self.given_up += 1
+            raise
 
 
-def test_silent_line_is_tried_again_at_once_however_often():
-    redial = Redial(0.5)
-    assert all(redial.pause_s(300, answered=False) < 0.7 for _ in range(50))
-    assert redial.pause_s(3600, answered=False) < 7
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redial, "EVERY_S", 0.02)
 
 
-def test_answer_after_silence_begins_with_short_pauses():
-    redial = Redial(0.5)
-    for _ in range(10):
-        redial.pause_s(10, answered=True)
-    redial.pause_s(10, answered=False)
-    assert redial.pause_s(10, answered=True) < 0.3
+@in_loop
+async def test_a_dial_that_hangs_gets_another_beside_it_and_the_first_answer_is_taken():
+    line, ssh = Line(), Ssh()
+    dialing = asyncio.ensure_future(dial_again(line.dial, 0.0))
+    await until(lambda: len(line.answers) == 2)
+    line.answers[1].set_result(ssh)
+    assert await dialing is cast(Any, ssh)
+    assert line.given_up == len(line.answers) - 1
+    assert not ssh.ended
 
 
-def test_first_dial_waits_as_long_as_ssh_is_configured_to():
-    assert Redial().connect_timeout_s() is None
+@in_loop
+async def test_in_a_long_hole_dials_follow_each_other_and_only_some_are_under_way():
+    line = Line()
+    dialing = asyncio.ensure_future(dial_again(line.dial, 0.0))
+    await until(lambda: len(line.answers) == 10)
+    assert len(line.answers) - line.given_up <= AT_ONCE
+    dialing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await dialing
+    await until(lambda: line.given_up == len(line.answers))
 
 
-@pytest.mark.parametrize(("usual_s", "expected"), [(0.2, 4), (2.0, 8), (60.0, 15)])
-def test_tries_of_an_outage_are_short_measured_by_what_is_usual(usual_s: float, expected: int):
-    assert Redial(usual_s).connect_timeout_s() == expected
+@in_loop
+async def test_two_that_answer_at_once_leave_one():
+    line, both = Line(), [Ssh(), Ssh()]
+    dialing = asyncio.ensure_future(dial_again(line.dial, 0.0))
+    await until(lambda: len(line.answers) == 2)
+    for answer, ssh in zip(line.answers, both, strict=False):
+        answer.set_result(ssh)
+    assert await dialing in cast(Any, both)
+    assert [ssh.ended for ssh in both].count(True) == 1
 
 
-def test_one_try_in_sixteen_is_patient():
-    redial = Redial(0.2)
-    patiences = [redial.connect_timeout_s() for _ in range(32)]
-    assert patiences == ([4] * 15 + [15]) * 2
+@in_loop
+async def test_what_the_first_that_fails_meets_is_raised_and_no_other_goes_on():
+    line = Line()
+    dialing = asyncio.ensure_future(dial_again(line.dial, 0.0))
+    await until(lambda: len(line.answers) == 2)
+    line.answers[1].set_exception(Unreachable("refused", host="gpu1"))
+    with pytest.raises(Unreachable, match="refused"):
+        await dialing
+    assert line.given_up == len(line.answers) - 1
+
+
+@in_loop
+async def test_a_login_that_always_takes_long_is_not_hurried():
+    line, ssh = Line(), Ssh()
+    dialing = asyncio.ensure_future(dial_again(line.dial, 5.0))
+    await asyncio.sleep(0.2)
+    assert len(line.answers) == 1
+    line.answers[0].set_result(ssh)
+    assert await dialing is cast(Any, ssh)
