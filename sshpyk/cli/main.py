@@ -27,6 +27,10 @@ _VERBS = {
     "delete": ("sshpyk.cli.delete:delete", "Delete an SSH kernel."),
     "edit": ("sshpyk.cli.edit:edit", "Change an SSH kernel; what is not named stays."),
     "list": ("sshpyk.cli.list_:list_kernels", "List local and SSH kernels, and check the latter."),
+    "login": (
+        "sshpyk.cli.login:login",
+        "Open the link to a host that asks for a password or a code.",
+    ),
 }
 
 
@@ -100,6 +104,7 @@ def cli(ctx: click.Context, verbose: int) -> None:
     Examples:
       sshpyk add --ssh-host-alias gpu1 --remote-python-prefix /opt/env
       sshpyk list --remote
+      sshpyk login gpu1
       sshpyk delete ssh_gpu1_python3
     """
     ctx.obj = verbose

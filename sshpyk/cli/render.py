@@ -10,7 +10,16 @@ from functools import singledispatch
 
 import click
 
-from sshpyk.cli.results import Added, Deleted, Edited, Item, KernelReport, Listing, Mark
+from sshpyk.cli.results import (
+    Added,
+    Deleted,
+    Edited,
+    Item,
+    KernelReport,
+    Listing,
+    LoggedIn,
+    Mark,
+)
 
 _HEADERS = {"local": "Local Kernel", "ssh": "SSH Kernel", "broken": "Broken Kernel"}
 _STYLES = {
@@ -49,6 +58,18 @@ def _edited(result: Edited) -> None:
 @render.register
 def _deleted(result: Deleted) -> None:
     click.echo(f"Deleted kernel {result.name!r}: {result.folder}")
+
+
+@render.register
+def _logged_in(result: LoggedIn) -> None:
+    kernels = {0: "no kernel yet", 1: "1 kernel goes on"}
+    state = "is up already" if result.was_up else "is up"
+    line = f"The link to {result.host} {state}: "
+    click.echo(line + kernels.get(result.kernels, f"{result.kernels} kernels go on") + ".")
+    if result.kept_h:
+        click.echo(
+            f"Without kernels it is kept for {result.kept_h} h; this terminal may be closed."
+        )
 
 
 @render.register

@@ -9,7 +9,7 @@ One connection, one conversation. A stand-in's goes on for the life of its kerne
 
 If it ends before ``exited``, its kernel is killed. When the *hub* was killed, the stand-in starts another
 and says ``{"op": "reattach", "request": …, "ticket": …}`` instead of ``launch``. ``{"op": "status"}``
-answers one record, and ``{"op": "quit"}`` makes the hub leave.
+answers one record, and ``{"op": "quit"}`` makes the hub leave. ``login`` is told in :mod:`.login`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 from sshpyk.errors import HubError, KernelError, SshpykError
 from sshpyk.hub.host import HostLink
 from sshpyk.hub.kernels import HubKernel, Kernels, LaunchRequest, Outcome, Ticket
+from sshpyk.hub.login import serve_login
 
 _Orders = asyncio.Future[dict[str, Any] | None]
 
@@ -66,13 +67,20 @@ class Server:
             writer.close()
 
     def status(self) -> dict[str, Any]:
-        """Return the state of the link and the number of kernels."""
+        """Return the state of the link, why the latest dial failed, and the number of kernels."""
+        reason = self._host.reason
         return {
             "pid": os.getpid(),
             "host": self._host.target.host,
             "link": self._host.state.value,
+            "reason": None if reason is None else reason.to_record(),
             "kernels": self._kernels.count,
         }
+
+    @property
+    def host(self) -> HostLink:
+        """The link to the host."""
+        return self._host
 
     @property
     def kernels(self) -> Kernels:
@@ -105,6 +113,9 @@ class _Conversation:
                 request, ticket = LaunchRequest(**record["request"]), Ticket(**record["ticket"])
                 await self._own(self._server.kernels.reattach(request, ticket))
                 return
+            if record["op"] == "login":
+                await self._log_in(record)
+                return
             if record["op"] == "status":
                 self._say(**self._server.status())
             elif record["op"] == "quit":
@@ -113,6 +124,12 @@ class _Conversation:
             else:
                 error = HubError(f"the hub does not know the operation {record['op']}")
                 self._say(event="failed", error=error.to_record())
+
+    async def _log_in(self, record: dict[str, Any]) -> None:
+        server = self._server
+        await serve_login(
+            server.host, lambda: server.kernels.count, record, self._reader, self._writer
+        )
 
     async def _read(self) -> dict[str, Any] | None:
         line = await self._reader.readline()

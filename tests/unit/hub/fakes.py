@@ -188,6 +188,9 @@ class FakeHost:
         self.joined = joined
         self.target = SshTarget("gpu1")
         self.state = LinkState.UP
+        self.reason: SshpykError | None = None
+        self.is_up = True
+        self.opened_by_person = False
         self.phase = ""
         self.driver = joined.hub
         self.rpc = Rpc(joined.hub, {})
