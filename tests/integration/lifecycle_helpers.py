@@ -73,8 +73,12 @@ class OwnHub:
     @property
     def pid(self) -> int:
         """The hub's process id. Fails unless there is exactly one."""
-        (hub,) = [process for process in self.processes() if "sshpyk.hub.main" in process.args]
-        return hub.pid
+        (hub,) = self.hub_pids()
+        return hub
+
+    def hub_pids(self) -> list[int]:
+        """Return the process ids of hubs: of one that was killed and its successor, for a moment."""
+        return [process.pid for process in self.processes() if "sshpyk.hub.main" in process.args]
 
     def only_hubs(self) -> bool:
         """Whether hubs alone are left: no ssh, no ssh of a ProxyJump."""

@@ -209,6 +209,20 @@ def test_a_connection_lost_on_the_way_waits_for_a_login_and_no_line_is_lost(
         assert kernel.run("6 * 7").result == "42"
 
 
+def test_f14_hub_killed_behind_a_login_waits_for_another_and_keeps_the_kernel(
+    lab: Lab, add_kernel: AddKernel, otp_hub: OwnHub
+) -> None:
+    log_in(otp_hub)
+    with started(lab, add_kernel(otp_hub.host, *otp_hub.options)) as kernel:
+        kernel.run("mark = 41")
+        old = otp_hub.pid
+        os.kill(old, signal.SIGKILL)
+        eventually(lambda: otp_hub.hub_pids() not in ([], [old]), "another hub")
+        await_state(otp_hub, "needs login")
+        assert "1 kernel goes on" in log_in(otp_hub)
+        assert kernel.run("mark + 1").result == "42"
+
+
 # F42: the key
 
 
