@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from sshpyk.hub.dial import SshProcess
+from sshpyk.hub.ssh_process import SshProcess
 
 # The SYNs of dials that start so often and live for so many intervals leave no gap of more than 2 s.
 EVERY_S = 4.0

@@ -9,7 +9,7 @@ import pytest
 
 from sshpyk.errors import Unreachable
 from sshpyk.hub import redial
-from sshpyk.hub.dial import SshProcess
+from sshpyk.hub.ssh_process import SshProcess
 from sshpyk.hub.redial import AT_ONCE, dial_again
 from tests.unit.wire.harness import in_loop, until
 
