@@ -12,6 +12,7 @@ import contextlib
 import enum
 import logging
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from sshpyk.wire.private import AGENT_SOCKET
 DIAL_DEADLINE_S = 60.0
 JUNK_CAP_BYTES = 64 * 1024  # what rc files may print before our marker
 OLDEST_PYTHON = (3, 8)
+_WORD_CAP_BYTES = 4096  # of an answer, with what may be printed in between
 _TAIL_BYTES = 8192
 _END_PATIENCE_S = 2.0
 
@@ -205,7 +207,7 @@ class _Attempt:
         progress(f"{Phase.CONNECT.value}: {self._target.host}")
         await self._skip_to(marker.encode() + b" ")
         self._phase = Phase.PYTHON
-        self._check_version((await self._word(b" ")).decode())
+        self._check_version(await self._word(b" "))
         self._phase = Phase.LOCATE
         await self._ssh.write(source)
         answer = await self._word(b"\n")
@@ -215,6 +217,8 @@ class _Attempt:
             bundle = agent_bundle()
             await self._ssh.write(b"%08x" % len(bundle) + bundle)
             answer = await self._word(b"\n")
+        if answer not in (b"found", b"started"):
+            raise self._no_answer(answer)
         log.info("the agent on %s was %s", self._target.host, answer.decode())
 
     async def _skip_to(self, marker: bytes) -> None:
@@ -234,6 +238,8 @@ class _Attempt:
 
     async def _word(self, end: bytes) -> bytes:
         while end not in self._received:
+            if len(self._received) > _WORD_CAP_BYTES:
+                raise self._no_answer(self._received)
             await self._more()
         word, _, self._received = self._received.partition(end)
         return word
@@ -244,7 +250,19 @@ class _Attempt:
             raise await self.failure()
         self._received += data
 
-    def _check_version(self, version: str) -> None:
+    def _no_answer(self, said: bytes) -> RemoteShellFailed:
+        return RemoteShellFailed(
+            "something else was printed where our program's answer was due",
+            host=self._target.host,
+            phase=self._phase.value,
+            said=said[:500].decode("utf-8", "replace"),
+            advice="let the shell's startup files start nothing that prints later",
+        )
+
+    def _check_version(self, word: bytes) -> None:
+        if not re.fullmatch(rb"\d{1,3}\.\d{1,3}", word):
+            raise self._no_answer(word)
+        version = word.decode()
         if tuple(int(part) for part in version.split(".")) < OLDEST_PYTHON:
             raise RemoteShellFailed(
                 f"{self._python} is Python {version}; the agent needs 3.8 or newer",

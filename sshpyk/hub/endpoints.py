@@ -16,7 +16,7 @@ from typing import Any
 import zmq
 
 from sshpyk.errors import HubError
-from sshpyk.link.stream import Message
+from sshpyk.link.stream import MAX_MESSAGE_BYTES, Message
 from sshpyk.wire import kernel_messages
 from sshpyk.wire.driver import LinkDriver
 from sshpyk.wire.jupyter_messages import Signer
@@ -42,7 +42,7 @@ class Endpoints:
         self._streams = (0, 0)
         self._on_exit: Callable[[int], None] = lambda status: None
         self._welcomes = False
-        self._ungreeted: list[bytes] = []  # topics of subscribers that a later kernel may greet
+        self._ungreeted: dict[bytes, None] = {}  # topics that a later kernel may greet, in order
         try:
             self._signer = Signer(info.get("key", ""), info.get("signature_scheme", "hmac-sha256"))
             for channel, name in _NAMES.items():
@@ -76,6 +76,7 @@ class Endpoints:
 
     def _configure(self, bound: zmq.Socket[bytes], kind: int) -> None:
         bound.linger = _LINGER_MS
+        bound.maxmsgsize = MAX_MESSAGE_BYTES  # a part that announces more ends its connection
         bound.set_hwm(0)
         if kind == zmq.XPUB:
             bound.setsockopt(zmq.XPUB_VERBOSE, 1)
@@ -117,7 +118,7 @@ class Endpoints:
     def greet_subscribers(self) -> None:
         """Send ``iopub_welcome`` to all subscribers, as this kernel does (JEP 65): also to the next."""
         self._welcomes = True
-        ungreeted, self._ungreeted = self._ungreeted, []
+        ungreeted, self._ungreeted = self._ungreeted, {}
         for topic in ungreeted:
             self._welcome(topic)
         self._read_subscriptions()
@@ -150,7 +151,10 @@ class Endpoints:
         while driver is not None and not bound.closed and _readable(bound):
             parts = bound.recv_multipart(copy=True)
             stream = self._streams[1] if channel == CONTROL else self._streams[0]
-            driver.send(stream, kernel_messages.pack(channel, parts))
+            try:
+                driver.send(stream, kernel_messages.pack(channel, parts))
+            except ValueError as error:
+                log.warning("dropped what a client said on %s: %s", _NAMES[channel], error)
             driver = self._driver
 
     def _drop_waiting_control(self) -> None:
@@ -169,7 +173,7 @@ class Endpoints:
             if word[:1] == b"\x01" and self._welcomes:
                 self._welcome(word[1:])
             elif word[:1] == b"\x01":
-                self._ungreeted.append(word[1:])
+                self._ungreeted[word[1:]] = None
 
     def _welcome(self, topic: bytes) -> None:
         content = {"subscription": topic.decode("utf-8", "replace")}
