@@ -10,6 +10,7 @@ import enum
 import logging
 import shlex
 import signal
+from collections import deque
 from typing import Any, Awaitable, Callable
 
 from sshpyk.agent.channels import KernelChannels, Streams
@@ -21,6 +22,7 @@ from sshpyk.wire.kernel_messages import CONTROL, IOPUB
 
 _CONNECT_POLL_S = (0.005, 0.02)
 _TERM_GRACE_S = 1.0
+_REMEMBERED_INTERRUPTS = 4096
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ class Kernel:
         self._channels.intercept = self._intercept
         self._ended = asyncio.Event()
         self._asked_to_end = False
+        self._interrupts: deque[bytes] = deque(maxlen=_REMEMBERED_INTERRUPTS)
 
     async def wait_ready(self) -> None:
         """Return when the kernel listens. Raises :class:`KernelDied` with its last words."""
@@ -150,6 +153,10 @@ class Kernel:
         if kind != "interrupt_request" or self.process.spec.interrupt_mode == "message":
             return False
         parent = request.header_bytes
+        if parent in self._interrupts:
+            log.warning("dropped an interrupt_request that came before")  # as a local kernel does
+            return True
+        self._interrupts.append(parent)
         self._publish_status("busy", parent)
         self.process.signal(signal.SIGINT)
         reply = self._signer.message(

@@ -107,6 +107,14 @@ class Service:
         kernel_id = params["kernel_id"]
         folder = os.path.join(self._places.sockets, "k" + kernel_id[:12])
         os.mkdir(folder, 0o700)
+        try:
+            return self._make_in(folder, spec, params)
+        except BaseException:
+            os.rmdir(folder)
+            raise
+
+    def _make_in(self, folder: str, spec: RemoteKernelspec, params: Params) -> Kernel:
+        kernel_id = params["kernel_id"]
         info = connection_info(spec, folder, params["key"], params["signature_scheme"])
         info["kernel_name"] = params["kernel_name"]
         os.makedirs(self._places.logs, mode=0o700, exist_ok=True)

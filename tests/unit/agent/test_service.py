@@ -14,6 +14,7 @@ import pytest
 from sshpyk.agent import service as service_module
 from sshpyk.agent.kernelspecs import RemoteKernelspec, find_kernelspec
 from sshpyk.errors import KernelDied, KernelError, KernelspecNotFound, RemoteShellFailed
+from sshpyk.wire import kernel_messages
 from sshpyk.wire.kernel_messages import CONTROL, IOPUB, SHELL, STDIN
 from tests.unit.agent.service_bench import (
     KERNEL_ID,
@@ -68,6 +69,23 @@ async def test_interrupts_reach_a_running_cell_both_ways(short_folder: Path):
                 assert (await bench.hear(CONTROL, "interrupt_reply"))["status"] == "ok"
             await until(lambda place=place: len(bench.heard(SHELL, "execute_reply")) > place)
             assert bench.heard(SHELL, "execute_reply")[-1]["ename"] == "KeyboardInterrupt"
+
+
+@in_loop
+async def test_f50_a_replayed_interrupt_request_interrupts_nobody(short_folder: Path):
+    async with service_bench(short_folder) as bench:
+        await bench.start()
+        request = bench.session.serialize(bench.session.msg("interrupt_request", {}))
+        replay = kernel_messages.pack(CONTROL, [b"client", *request])
+        outcomes = []
+        for place, length_s in enumerate((60, 0.5)):
+            bench.execute(f"print('go'); import time; time.sleep({length_s})")
+            await until(lambda place=place: len(bench.heard(IOPUB, "stream")) > place)
+            bench.joined.hub.send(bench.streams[1], replay)
+            await until(lambda place=place: len(bench.heard(SHELL, "execute_reply")) > place)
+            outcomes.append(bench.heard(SHELL, "execute_reply")[-1]["status"])
+        assert outcomes == ["error", "ok"]
+        assert len(bench.heard(CONTROL, "interrupt_reply")) == 1
 
 
 @in_loop
