@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
+import re
 import secrets
 from collections.abc import Callable
 from typing import Protocol
@@ -25,6 +26,7 @@ DIAL_DEADLINE_S = 60.0
 ASK_DEADLINE_S = 600.0  # a person looks for a phone; sshd itself waits 120 s for each login
 JUNK_CAP_BYTES = 64 * 1024  # what rc files may print before our marker
 OLDEST_PYTHON = (3, 8)
+_WORD_CAP_BYTES = 4096  # of an answer, with what may be printed in between
 
 # Runs under any Python from 2.6 on, so that one that is too old can say so. Reads its program from
 # stdin byte-exactly: what follows belongs to the program. Double quotes only, no newline: it travels
@@ -111,7 +113,7 @@ class _Attempt:
         progress(f"{Phase.CONNECT.value}: {self._target.host}")
         await self._skip_to(marker.encode() + b" ")
         self._phase = Phase.PYTHON
-        self._check_version((await self._word(b" ")).decode())
+        self._check_version(await self._word(b" "))
         self._phase = Phase.LOCATE
         await self._ssh.write(source)
         answer = await self._word(b"\n")
@@ -121,6 +123,8 @@ class _Attempt:
             bundle = agent_bundle()
             await self._ssh.write(b"%08x" % len(bundle) + bundle)
             answer = await self._word(b"\n")
+        if answer not in (b"found", b"started"):
+            raise self._no_answer(answer)
         log.info("the agent on %s was %s", self._target.host, answer.decode())
 
     async def _skip_to(self, marker: bytes) -> None:
@@ -140,6 +144,8 @@ class _Attempt:
 
     async def _word(self, end: bytes) -> bytes:
         while end not in self._received:
+            if len(self._received) > _WORD_CAP_BYTES:
+                raise self._no_answer(self._received)
             await self._more()
         word, _, self._received = self._received.partition(end)
         return word
@@ -150,7 +156,19 @@ class _Attempt:
             raise await self.failure()
         self._received += data
 
-    def _check_version(self, version: str) -> None:
+    def _no_answer(self, said: bytes) -> RemoteShellFailed:
+        return RemoteShellFailed(
+            "something else was printed where our program's answer was due",
+            host=self._target.host,
+            phase=self._phase.value,
+            said=said[:500].decode("utf-8", "replace"),
+            advice="let the shell's startup files start nothing that prints later",
+        )
+
+    def _check_version(self, word: bytes) -> None:
+        if not re.fullmatch(rb"\d{1,3}\.\d{1,3}", word):
+            raise self._no_answer(word)
+        version = word.decode()
         if tuple(int(part) for part in version.split(".")) < OLDEST_PYTHON:
             raise RemoteShellFailed(
                 f"{self._python} is Python {version}; the agent needs 3.8 or newer",

@@ -18,7 +18,7 @@ import zmq
 
 from sshpyk.errors import HubError
 from sshpyk.hub.offline import KernelInfo
-from sshpyk.link.stream import Message
+from sshpyk.link.stream import MAX_MESSAGE_BYTES, Message
 from sshpyk.wire import kernel_messages
 from sshpyk.wire.driver import LinkDriver
 from sshpyk.wire.jupyter_messages import Signer
@@ -55,7 +55,7 @@ class Endpoints:
         self.delivered = 0  # messages of the main stream: what clients can have seen
         self._on_exit: Callable[[int], None] = lambda status: None
         self._welcomes = False
-        self._ungreeted: list[bytes] = []  # topics of subscribers that a later kernel may greet
+        self._ungreeted: dict[bytes, None] = {}  # topics that a later kernel may greet, in order
         try:
             self._signer = Signer(info.get("key", ""), info.get("signature_scheme", "hmac-sha256"))
             for channel, name in _NAMES.items():
@@ -90,6 +90,7 @@ class Endpoints:
 
     def _configure(self, bound: zmq.Socket[bytes], kind: int) -> None:
         bound.linger = _LINGER_MS
+        bound.maxmsgsize = MAX_MESSAGE_BYTES  # a part that announces more ends its connection
         bound.set_hwm(0)
         if kind == zmq.XPUB:
             bound.setsockopt(zmq.XPUB_VERBOSE, 1)
@@ -143,7 +144,7 @@ class Endpoints:
     def greet_subscribers(self) -> None:
         """Send ``iopub_welcome`` to all subscribers, as this kernel does (JEP 65): also to the next."""
         self._welcomes = True
-        ungreeted, self._ungreeted = self._ungreeted, []
+        ungreeted, self._ungreeted = self._ungreeted, {}
         for topic in ungreeted:
             self._welcome(topic)
         self._read_subscriptions()
@@ -179,7 +180,10 @@ class Endpoints:
                 continue
             main, control = self._streams
             stream = control if channel == CONTROL else main
-            driver.send(stream, kernel_messages.pack(channel, parts), seen=self.delivered)
+            try:
+                driver.send(stream, kernel_messages.pack(channel, parts), seen=self.delivered)
+            except ValueError as error:
+                log.warning("dropped what a client said on %s: %s", _NAMES[channel], error)
             driver = self._driver
 
     def _answer_offline(self, channel: int, parts: list[bytes]) -> bool:
@@ -206,7 +210,7 @@ class Endpoints:
             if word[:1] == b"\x01" and self._welcomes:
                 self._welcome(word[1:])
             elif word[:1] == b"\x01":
-                self._ungreeted.append(word[1:])
+                self._ungreeted[word[1:]] = None
 
     def _welcome(self, topic: bytes) -> None:
         content = {"subscription": topic.decode("utf-8", "replace")}

@@ -22,6 +22,7 @@ from sshpyk.hub.endpoints import Endpoints
 from sshpyk.hub.host import HostLink
 
 SUBSCRIPTION_PATIENCE_S = 3.0  # a client needs 0.1 s or more to come back to its endpoints
+_LONGEST_S = 1e7  # far beyond any launch, and what an event loop can wait for
 ENDPOINTS_LINGER_S = 6.0  # Jupyter's restarter looks every 3 s
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,20 @@ class LaunchRequest:
     launch_timeout_s: float
     env: dict[str, str] = field(default_factory=dict)
     cwd: str = ""
+
+    def __post_init__(self) -> None:
+        """Raise TypeError for a request that could not be carried out: it came over a socket."""
+        given: dict[str, Any] = vars(self)
+        texts = [given[name] for name in ("connection_file", "python", "kernel_name", "cwd")]
+        timeout_s, env = given["launch_timeout_s"], given["env"]
+        well_formed = (
+            isinstance(timeout_s, int | float)
+            and 0 <= timeout_s < _LONGEST_S
+            and isinstance(env, dict)
+            and all(isinstance(text, str) for text in (*texts, *env.values()))
+        )
+        if not well_formed:
+            raise TypeError("a launch request with values of the wrong type")
 
 
 @dataclass(frozen=True)

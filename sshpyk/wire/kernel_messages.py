@@ -1,6 +1,6 @@
 """What travels on a kernel's streams: ZeroMQ messages with the name of their channel.
 
-A message is the channel (u8), the number of parts (u16), the length of each (u64), and the parts. The
+A message is the channel (u8), the number of parts (u32), the length of each (u64), and the parts. The
 parts are those that the ROUTER or PUB socket of a kernel would see: for shell, control and stdin the
 first is the identity of the client. One more kind tells how the kernel process ended.
 """
@@ -10,9 +10,11 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple, Sequence, Union
 
+from sshpyk.link.stream import MAX_MESSAGE_BYTES
+
 SHELL, IOPUB, STDIN, CONTROL, EXITED = range(5)
 
-_HEAD = struct.Struct(">BH")
+_HEAD = struct.Struct(">BI")
 
 Part = Union[bytes, memoryview]
 
@@ -25,8 +27,14 @@ class ChannelMessage(NamedTuple):
 
 
 def pack(channel: int, parts: Sequence[Part]) -> bytes:
-    """Return the payload for a stream; ``parts`` are buffers of any kind."""
-    sizes = struct.pack(">%dQ" % len(parts), *[len(part) for part in parts])
+    """Return the payload for a stream; ``parts`` are bytes, or views of bytes.
+
+    Raises ValueError for a message larger than the link carries.
+    """
+    lengths = [len(part) for part in parts]
+    if sum(lengths) + 8 * len(parts) + _HEAD.size > MAX_MESSAGE_BYTES:
+        raise ValueError("a message of %d bytes is more than the link carries" % sum(lengths))
+    sizes = struct.pack(">%dQ" % len(parts), *lengths)
     return b"".join([_HEAD.pack(channel, len(parts)), sizes, *parts])
 
 
@@ -34,6 +42,10 @@ def unpack(payload: bytes) -> ChannelMessage:
     """Return what :func:`pack` packed, without copying. Raises ValueError for anything else."""
     try:
         channel, count = _HEAD.unpack_from(payload)
+        if 8 * count > len(payload):
+            raise ValueError(
+                "malformed kernel message: %d parts in %d bytes" % (count, len(payload))
+            )
         sizes = struct.unpack_from(">%dQ" % count, payload, _HEAD.size)
     except struct.error as error:
         raise ValueError(f"truncated kernel message: {error}") from None

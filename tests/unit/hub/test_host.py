@@ -19,6 +19,7 @@ from sshpyk.errors import (
     HubError,
     KernelDied,
     LinkLost,
+    ProtocolMismatch,
     RemoteShellFailed,
     SshpykError,
     Unreachable,
@@ -29,6 +30,7 @@ from sshpyk.hub.host import HostLink, LinkState, state_after
 from sshpyk.hub.ssh_process import SshProcess
 from sshpyk.link import connection as connection_module
 from sshpyk.link.connection import Connection, Event, HelloReceived
+from sshpyk.link.frames import Hello, encode_hello
 from sshpyk.link.link import Link
 from sshpyk.ssh.command import SshTarget
 from sshpyk.wire import driver as driver_module
@@ -573,3 +575,23 @@ async def test_errors_of_the_agent_cross_an_outage_as_they_are(monkeypatch, tmp_
         release.set()
         with pytest.raises(KernelDied):
             await waiting
+
+
+@in_loop
+async def test_f51_an_agent_of_another_version_is_refused_with_instructions(monkeypatch, tmp_path):
+    async with network(monkeypatch, tmp_path) as (net, host):
+
+        def answer(carrier: Carrier, event: Event) -> None:
+            assert isinstance(event, HelloReceived)
+            hello = Hello(event.hello.link_id, event.hello.epoch, versions=(7, 8))
+            os.write(carrier._write_fd, encode_hello(hello))
+
+        net._on_first_event = answer  # type: ignore[method-assign]
+        with pytest.raises(
+            ProtocolMismatch, match=r"speaks version 7, 8 .* this sshpyk 1"
+        ) as caught:
+            await host.bring_up("python3")
+        assert "go on with the sshpyk that started them" in caught.value.advice
+        assert host.state is LinkState.DOWN
+        assert net.dials == 1  # no use in trying again
+        assert net.sshs[0].ended
