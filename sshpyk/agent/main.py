@@ -15,6 +15,7 @@ import signal
 import socket
 
 from sshpyk.agent.service import Book, Places, Service
+from sshpyk.agent.spool import Spool
 from sshpyk.link.connection import Connection, Event, HelloReceived
 from sshpyk.link.frames import LinkProtocolError
 from sshpyk.link.link import Link
@@ -49,8 +50,8 @@ def state_folder() -> str:
 class _HeldLink:
     """A link that the agent keeps, with or without a connection."""
 
-    def __init__(self, link_id: str, book: Book, places: Places) -> None:
-        self.driver = LinkDriver(Link(link_id), AGENT_ACK_DELAY_S)
+    def __init__(self, link_id: str, book: Book, places: Places, spool: Spool) -> None:
+        self.driver = LinkDriver(Link(link_id, spool.backlog), AGENT_ACK_DELAY_S)
         self.service = Service(self.driver, book, places)
         self.heard_s = now_s()
 
@@ -62,6 +63,7 @@ class Agent:
         self._listener = listener
         self._places = places
         self._book = Book()
+        self._spool = Spool(places.logs)
         self._links: dict[str, _HeldLink] = {}
         self._loop = asyncio.get_running_loop()
         self._leave = asyncio.Event()
@@ -119,7 +121,7 @@ class Agent:
         self._newcomers -= 1
         held = self._links.get(event.hello.link_id)
         if held is None:
-            held = _HeldLink(event.hello.link_id, self._book, self._places)
+            held = _HeldLink(event.hello.link_id, self._book, self._places, self._spool)
             self._links[event.hello.link_id] = held
             held.driver.on_peer_left = lambda reason: self._forget(event.hello.link_id, reason)
         try:

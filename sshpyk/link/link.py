@@ -7,15 +7,16 @@ continue from the byte that the peer said it expects.
 
 from __future__ import annotations
 
+from sshpyk.link.backlog import Backlog, MakeBacklog
 from sshpyk.link.frames import Ack, Data, Hello, LinkProtocolError, Position
-from sshpyk.link.stream import Message, Receiver, Sender
+from sshpyk.link.stream import Chunk, Message, Receiver, Sender
 
 
 class Stream:
     """Both halves of one stream; ``urgent`` streams are sent before all others."""
 
-    def __init__(self, number: int, *, urgent: bool) -> None:
-        self.sender = Sender(number)
+    def __init__(self, number: int, backlog: Backlog | None, *, urgent: bool) -> None:
+        self.sender = Sender(number, backlog)
         self.receiver = Receiver(number)
         self.urgent = urgent
 
@@ -27,10 +28,15 @@ class Stream:
 
 
 class Link:
-    """The streams of one link. See the package's docstring for who calls what."""
+    """The streams of one link. See the package's docstring for who calls what.
 
-    def __init__(self, link_id: str) -> None:
+    ``make_backlog`` gives each stream a place for what memory has no room for; without one all that
+    waits is kept in memory.
+    """
+
+    def __init__(self, link_id: str, make_backlog: MakeBacklog | None = None) -> None:
         self.link_id = link_id
+        self._make_backlog = make_backlog
         self.epoch = 0  # of the attached connection, or of the last that was
         self.confirmed = False  # the peer has said HELLO: it holds state of ours
         self._restarted = False  # our process replaced another, and the peer does not know it yet
@@ -61,7 +67,8 @@ class Link:
         if stream is None:
             if number in self._over:
                 raise ValueError("stream %d is over" % number)
-            self._streams[number] = Stream(number, urgent=urgent)
+            backlog = self._make_backlog(number) if self._make_backlog else None
+            self._streams[number] = Stream(number, backlog, urgent=urgent)
             self._turns.append(number)
         else:
             stream.urgent = stream.urgent or urgent
@@ -91,6 +98,15 @@ class Link:
         """Bytes queued on a stream that the peer has not acknowledged."""
         stream = self._streams.get(number)
         return stream.sender.backlog_bytes if stream else 0
+
+    def backlog(self, number: int) -> Backlog | None:
+        """Return where messages of a stream wait that memory has no room for."""
+        return self._streams[number].sender.backlog
+
+    def close(self) -> None:
+        """Forget what is queued: nobody will fetch it."""
+        for stream in self._streams.values():
+            stream.sender.close()
 
     @property
     def unacknowledged(self) -> bool:
@@ -174,7 +190,7 @@ class Link:
         """Whether :meth:`next_chunk` would return one."""
         return any(stream.sender.ready for stream in self._streams.values())
 
-    def next_chunk(self, limit_bytes: int) -> tuple[Data, memoryview] | None:
+    def next_chunk(self, limit_bytes: int) -> tuple[Data, Chunk] | None:
         """Return the next chunk in fair order: urgent streams first, then each stream in turn."""
         chosen = None
         for place, number in enumerate(self._turns):
@@ -193,5 +209,6 @@ class Link:
         stream = self._streams.get(number)
         if stream is not None and stream.over and number not in self._acks_due:
             self._over[number] = stream.receiver.position
+            stream.sender.close()
             del self._streams[number]
             self._turns.remove(number)

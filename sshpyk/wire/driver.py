@@ -117,6 +117,7 @@ class LinkDriver:
         carrier, self.carrier = self.carrier, None
         if carrier is not None:
             carrier.close(carrier.connection.leave(reason))
+        self.link.close()
 
     def _on_event(self, carrier: Carrier, event: Event) -> None:
         if isinstance(event, Message):
