@@ -33,9 +33,9 @@ class StreamTextPolicy:
             if b'"stream"' not in header or json.loads(header)["msg_type"] != "stream":
                 return None
             text = json.loads(content)["text"]
-        except (ValueError, IndexError, KeyError, TypeError):
+            size = len(text.encode("utf-8", "surrogatepass"))
+        except (ValueError, LookupError, TypeError, AttributeError):
             return None
-        size = len(text.encode("utf-8", "surrogatepass"))
         return Gap(message.place, message.seen, parent, text.count("\n"), size)
 
     def notice(self, gap: Gap) -> bytes:

@@ -35,6 +35,7 @@ from sshpyk.wire.clock import now_s
 
 MB = 1024 * 1024
 _MAX_FILES = 256  # descriptors are needed for kernels too
+_LOG_PAUSE_S = 10.0
 _DISK_PAUSE_S = 1.0  # between two tries to write to a disk that was full
 # What each stream may keep in memory whatever the others hold: no file for a few small messages.
 _STREAM_SHARE_BYTES = 64 * 1024
@@ -62,10 +63,13 @@ class Spool:
         self.memory_bytes = 0
         self.file_bytes = 0
         self.files = 0
+        self.dropped_lines = 0
         self.dropped_bytes = 0
+        self._log_again_s = 0.0
         self._folder = folder
         self._disk_again_s = 0.0  # when a disk that was full is tried again
         self._disk_bytes = 0  # what we had on it then
+        self._disk_is_taken = False  # others filled what we had given back
         self._backlogs: list[StreamBacklog] = []
 
     def backlog(self, stream: int) -> StreamBacklog:
@@ -103,23 +107,34 @@ class Spool:
         """Leave the disk alone for a moment."""
         if not self._disk_again_s:
             log.warning("the spool in %s takes no more: %s", self._folder, error.strerror)
+        self._disk_is_taken = self._disk_is_taken or self.disk_is_full
         self._disk_again_s = now_s() + _DISK_PAUSE_S
         self._disk_bytes = self.file_bytes
 
     def disk_works(self) -> None:
         """Note that something was written."""
+        self._disk_is_taken = False
         if not self.disk_is_full:
             self._disk_again_s = 0.0
 
-    def drop_some(self, *, in_memory: bool) -> bool:
+    def drop_some(self) -> bool:
         """Drop the oldest text of the stream that has most of it; return whether there was any.
 
-        ``in_memory``: not what is in files, because that would make no room.
+        Not what is in files, where that makes no room that we could use.
         """
         for backlog in sorted(self._backlogs, key=lambda one: -one.droppable_bytes):
-            if backlog.drop_oldest(in_memory=in_memory):
+            if backlog.drop_oldest(in_memory=self._disk_is_taken):
                 return True
         return False
+
+    def note_dropped(self, gap: Gap) -> None:
+        """Count what was dropped; the log hears of it now and then."""
+        self.dropped_lines += gap.lines
+        self.dropped_bytes += gap.size_bytes
+        if now_s() >= self._log_again_s:
+            self._log_again_s = now_s() + _LOG_PAUSE_S
+            lines, size = self.dropped_lines, self.dropped_bytes
+            log.warning("the backlog is full; dropped so far: %d lines, %d bytes", lines, size)
 
     def note(self, before: Size, after: Size) -> None:
         """Account for what a segment's change takes or frees."""
@@ -185,15 +200,12 @@ class StreamBacklog:
     def store(self, message: Unnumbered) -> None:
         """Take a message: in a file, in memory, or in the place of older text; never refused."""
         spool, cost = self._spool, cost_of(message.payload)
-        in_memory = False
         while not self._to_file(message):
             fits = spool.memory_bytes + cost <= spool.limits.hard_memory_bytes
-            if fits or not spool.drop_some(in_memory=in_memory):
+            if fits or not spool.drop_some():
                 self._note_crowded(not fits)
                 self._to_memory(message)
                 return
-            # The first tells whether room in a file helps: others may have filled the disk meanwhile.
-            in_memory = spool.disk_is_full
 
     def _note_crowded(self, crowded: bool) -> None:  # noqa: FBT001
         if crowded and not self.crowded:
@@ -297,8 +309,7 @@ class StreamBacklog:
                 gap = self._thin(segment, self.policy)
                 self._note(before, segment.size)
                 if gap is not None:
-                    self._spool.dropped_bytes += gap.size_bytes
-                    log.warning("dropped %d lines, %d bytes", gap.lines, gap.size_bytes)
+                    self._spool.note_dropped(gap)
                     self._gather(segment)
                     return True
         return False

@@ -20,6 +20,7 @@ import zmq
 from sshpyk.errors import HubError, KernelError, LaunchTimeout, SshpykError
 from sshpyk.hub.endpoints import Endpoints
 from sshpyk.hub.host import HostLink
+from sshpyk.hub.replay import IopubLimits
 
 SUBSCRIPTION_PATIENCE_S = 3.0  # a client needs 0.1 s or more to come back to its endpoints
 ENDPOINTS_LINGER_S = 6.0  # Jupyter's restarter looks every 3 s
@@ -31,7 +32,10 @@ Outcome = int | SshpykError
 
 @dataclass(frozen=True)
 class LaunchRequest:
-    """What a stand-in asks for. ``env`` is what is added to the host's own environment."""
+    """What a stand-in asks for. ``env`` is what is added to the host's own environment.
+
+    ``iopub_limits``: those of the Jupyter server that the kernel is for, as :class:`IopubLimits`.
+    """
 
     connection_file: str
     python: str
@@ -39,6 +43,12 @@ class LaunchRequest:
     launch_timeout_s: float
     env: dict[str, str] = field(default_factory=dict)
     cwd: str = ""
+    iopub_limits: dict[str, float] | None = None
+
+    @property
+    def limits(self) -> IopubLimits | None:
+        """The limits as a record."""
+        return IopubLimits(**self.iopub_limits) if self.iopub_limits else None
 
 
 @dataclass(frozen=True)
@@ -158,16 +168,19 @@ class Kernels:
                 driver.abandon(stream)
             raise
         kernel = HubKernel(Ticket(kernel_id, [main, control]), endpoints)
-        self._join(kernel)
+        self._join(kernel, request)
         if started["welcomes"] or kernel_id in self._welcoming:
             endpoints.greet_subscribers()
         return kernel
 
-    def _join(self, kernel: HubKernel) -> None:
+    def _join(self, kernel: HubKernel, request: LaunchRequest) -> None:
         self._kernels[kernel.kernel_id] = kernel
         main, control = kernel.ticket.streams
         kernel.endpoints.attach(
-            self._host.driver, (main, control), lambda status: self._ended(kernel, status)
+            self._host.driver,
+            (main, control),
+            lambda status: self._ended(kernel, status),
+            request.limits,
         )
 
     async def reattach(self, request: LaunchRequest, ticket: Ticket) -> HubKernel:
@@ -187,7 +200,7 @@ class Kernels:
         self._kernels[kernel.kernel_id] = kernel
         self._host.keep_up(request.python)
         await kernel.endpoints.wait_resubscribed(SUBSCRIPTION_PATIENCE_S)
-        self._join(kernel)
+        self._join(kernel, request)
         self._host.rpc.notify("welcomes", kernel_id=kernel.kernel_id)
         return kernel
 
