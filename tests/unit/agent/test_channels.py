@@ -352,7 +352,7 @@ async def test_text_that_no_backlog_could_hold_is_declared_where_it_was(
         await asyncio.sleep(0.05)
         assert spool.memory_bytes <= TINY.hard_memory_bytes + 64 * 1024  # a stream's own share
         made.joined.connect()
-        await until(lambda: b"kept" in b"".join(made.main.unpacked[-1][1]))
+        await until(lambda: made.main.unpacked and b"kept" in made.main.unpacked[-1][1][-1])
         contents = [json.loads(parts[-1]) for parts in made.main.of(IOPUB)[:-1]]
         lines = [line for one in contents for line in one["text"].splitlines()]
         notices = [at for at, line in enumerate(lines) if line.startswith("[sshpyk: ")]
