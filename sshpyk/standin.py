@@ -48,16 +48,29 @@ class Request:
         self.launch: dict[str, Any] = record["launch"]
         self.shutdown_timeout_s = float(record["shutdown_timeout_s"])
         self._report = report
+        self._reported = False
 
     def report(self, **outcome: Any) -> None:
-        """Tell whoever started us how the launch went; anything later goes to stderr."""
-        report, self._report = self._report, None
-        if report is not None:
-            with contextlib.suppress(OSError):
-                report.sendall(json.dumps(outcome).encode() + b"\n")
-                report.close()
+        """Tell whoever started us how the launch went; an error after it goes to stderr."""
+        if self._report is not None and not self._reported:
+            self._send(outcome)
         elif "error" in outcome:
             print(error_from_record(outcome["error"]), file=sys.stderr)  # noqa: T201
+        self._reported = True
+
+    def notify(self, text: str) -> None:
+        """Say what a person should know: on stderr, and to the log of a Jupyter server."""
+        print(f"sshpyk: {text}", file=sys.stderr, flush=True)  # noqa: T201
+        if self._report is not None:
+            self._send({"notice": text})
+
+    def _send(self, record: dict[str, Any]) -> None:
+        assert self._report is not None
+        try:
+            self._report.sendall(json.dumps(record).encode() + b"\n", socket.MSG_DONTWAIT)
+        except OSError:  # a provisioner that has gone, or never reads
+            self._report.close()
+            self._report = None
 
 
 def read_request(argv: list[str]) -> Request:
@@ -156,7 +169,7 @@ class StandIn:
             self._hub.say("launch", request=self._request.launch)
             return
         words = "the local hub was replaced; what passed it in its last moment may be lost"
-        print(f"sshpyk: host {host}: {words}", file=sys.stderr)  # noqa: T201
+        self._request.notify(f"{host}: {words}")
         self._hub.say("reattach", request=self._request.launch, ticket=self._ticket)
         unsaid, self._unsaid = self._unsaid, []
         for number in unsaid:
@@ -191,6 +204,8 @@ class StandIn:
             return None
         if record["event"] == "failed":
             raise error_from_record(record["error"])
+        if record["event"] == "notice":
+            self._request.notify(record["text"])
         if record["event"] == "ready":
             self._ticket = record["ticket"]
             self._request.report(ready=True)

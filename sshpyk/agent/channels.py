@@ -54,7 +54,7 @@ class KernelChannels:
         driver.link.open(streams.main)
         driver.link.open(streams.control, urgent=True)
         self._policy = StreamTextPolicy(Signer(info["key"], info["signature_scheme"]))
-        backlog = driver.link.backlog(streams.main)
+        backlog = driver.link.backlog_of(streams.main)
         self._backlog = backlog if isinstance(backlog, StreamBacklog) else None
         if self._backlog is not None:
             self._backlog.policy = self._policy
@@ -67,8 +67,10 @@ class KernelChannels:
         self.welcomes = False  # the kernel has greeted our subscription
         self.on_welcome: Callable[[], None] = lambda: None
         self._listening = asyncio.get_running_loop().create_future()
-        # Sees control requests first; returns whether it has answered the request itself.
-        self.intercept: Callable[[list[bytes]], bool] = lambda parts: False
+        # Sees requests first (channel, seen, parts); returns whether it has dealt with one itself.
+        self.intercept: Callable[[int, int, list[bytes]], bool] = lambda channel, seen, parts: False
+        # Sees what goes to the clients on the main stream: channel, place in the stream, parts.
+        self.on_published: Callable[[int, int, Sequence[bytes]], None] = lambda *_: None
 
     # Start
 
@@ -120,13 +122,17 @@ class KernelChannels:
         if channel not in NAMES or not parts:
             log.warning("dropped a message for channel %d with %d parts", channel, len(parts))
             return True
-        if channel == CONTROL and self.intercept(parts):
+        if self.intercept(channel, self.place_seen(message.seen), parts):
             return True
         sockets = self._client(parts[0])
         if sockets is None or sockets[channel].send(parts[1:]):
             return True
         self._consume_when_drained(sockets[channel], message.stream)
         return False
+
+    def place_seen(self, seen: int) -> int:
+        """Return ``seen``, which counts what the hub was sent, as a count of what was published."""
+        return self._driver.link.place_of(self._streams.main, seen)
 
     def inject(self, parts: Sequence[bytes]) -> None:
         """Send a control message of our own to the kernel; its reply goes nowhere."""
@@ -245,7 +251,9 @@ class KernelChannels:
     def publish(self, channel: int, parts: Sequence[bytes]) -> None:
         """Send a message of the kernel's (or in its name) to the hub."""
         stream = self._streams.control if channel == CONTROL else self._streams.main
-        self._driver.send(stream, kernel_messages.pack(channel, parts))
+        place = self._driver.send(stream, kernel_messages.pack(channel, parts))
+        if channel != CONTROL:
+            self.on_published(channel, place, parts)
 
     # End
 

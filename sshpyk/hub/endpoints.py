@@ -17,6 +17,7 @@ from typing import Any
 import zmq
 
 from sshpyk.errors import HubError
+from sshpyk.hub.offline import KernelInfo
 from sshpyk.hub.replay import IopubLimits, ReplayPace
 from sshpyk.link.stream import Message
 from sshpyk.wire import kernel_messages
@@ -34,15 +35,26 @@ log = logging.getLogger(__name__)
 
 
 class Endpoints:
-    """See the module. ``info`` is the content of the local connection file."""
+    """See the module. ``info`` is the content of the local connection file.
 
-    def __init__(self, context: zmq.Context[Any], info: dict[str, Any]) -> None:
+    ``is_away`` tells whether requests would wait for the link.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[Any],
+        info: dict[str, Any],
+        is_away: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.info = info
+        self._is_away = is_away
+        self._kernel_info: KernelInfo
         self._context = context
         self._loop = asyncio.get_running_loop()
         self._sockets: dict[int, zmq.Socket[bytes]] = {}
         self._driver: LinkDriver | None = None
         self._streams = (0, 0)
+        self.delivered = 0  # messages of the main stream: what clients can have seen
         self._on_exit: Callable[[int], None] = lambda status: None
         self._welcomes = False
         self._ungreeted: list[bytes] = []  # topics of subscribers that a later kernel may greet
@@ -117,6 +129,9 @@ class Endpoints:
         ``limits``: what the client drops output above; a backlog is handed over below them.
         """
         self._driver, self._streams, self._on_exit = driver, streams, on_exit
+        driver.link.open(streams[0])
+        self.delivered = driver.link.consumed_seq(streams[0])
+        self._kernel_info = KernelInfo(self._signer)
         driver.claim(streams[0], self._from_kernel, pace=_pace_below(limits))
         driver.claim(streams[1], self._from_kernel, urgent=True)
         self._drop_waiting_control()
@@ -169,9 +184,18 @@ class Endpoints:
         driver, bound = self._driver, self._sockets[channel]
         while driver is not None and not bound.closed and _readable(bound):
             parts = bound.recv_multipart(copy=True)
-            stream = self._streams[1] if channel == CONTROL else self._streams[0]
-            driver.send(stream, kernel_messages.pack(channel, parts))
+            if self._is_away() and self._answer_offline(channel, parts):
+                continue
+            main, control = self._streams
+            stream = control if channel == CONTROL else main
+            driver.send(stream, kernel_messages.pack(channel, parts), seen=self.delivered)
             driver = self._driver
+
+    def _answer_offline(self, channel: int, parts: list[bytes]) -> bool:
+        answers = self._kernel_info.answer(channel, parts)
+        for answered, answer in answers:
+            self._send(self._sockets[answered], answer)
+        return bool(answers)
 
     def _drop_waiting_control(self) -> None:
         """Drop control messages from before this kernel: a shutdown_request was for the last one.
@@ -214,6 +238,10 @@ class Endpoints:
         if channel == EXITED:
             self._on_exit(int(bytes(parts[0])))
             return True
+        if channel != CONTROL:
+            # Before it is sent: a client may answer before we return.
+            self.delivered = message.seq + 1
+        self._kernel_info.note(channel, parts)
         bound = self._sockets[channel]
         self._send(bound, parts, copy=len(message.payload) < _COPY_BELOW_BYTES)
         # Sending may swallow the edge of what came meanwhile.

@@ -9,6 +9,7 @@ The state of the link says nothing about the kernels behind it: silence never me
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import logging
 import random
@@ -18,7 +19,8 @@ from typing import NamedTuple
 
 from sshpyk.errors import HubError, LinkLost, SshpykError, Unreachable
 from sshpyk.hub.dial import SshProcess, dial
-from sshpyk.link.connection import Connection
+from sshpyk.hub.outage import Outage
+from sshpyk.link.connection import SUSPECT_AFTER_S, Connection
 from sshpyk.link.link import Link
 from sshpyk.link.stream import Message
 from sshpyk.ssh.command import SshTarget
@@ -56,6 +58,8 @@ class HostLink:
         self.state = LinkState.DOWN
         self.on_lost_link: Callable[[SshpykError], None] = lambda error: None
         self.on_kernel_welcomes: Callable[[str], None] = lambda kernel_id: None
+        self.on_notice: Callable[[str], None] = lambda text: None  # for people
+        self.outage = Outage(target.host, lambda text: self.on_notice(text))
         self.phase = ""  # what is being done now, in words
         self._python = "python3"
         self._next_stream = 1
@@ -65,6 +69,7 @@ class HostLink:
         self._opening: _Opening | None = None
         self._resumed = asyncio.Event()
         self._failure: SshpykError | None = None
+        self._telling: asyncio.Future[None] | None = None  # kept: the loop holds tasks weakly
         if noted is None:
             self._use_link(Link(secrets.token_hex(16)))
         else:
@@ -141,6 +146,7 @@ class HostLink:
         if self._dialing is not None:
             self._dialing.cancel()
         self.driver.leave(reason)
+        self.outage.end()
         self.state = LinkState.DOWN
         if self._ssh is not None:
             await self._ssh.wait()
@@ -181,6 +187,7 @@ class HostLink:
                 await self._dial_once()
             except SshpykError as error:
                 log.warning("%s", error)
+                self.outage.go_on(error)
                 # An agent may leave, idle, in the moment in which we find it: that is no refusal.
                 agent_left = (
                     error.retryable and error.phase == RESUMING and pause_s < _AGENT_LEFT_PATIENCE_S
@@ -229,6 +236,14 @@ class HostLink:
         log.info("up: epoch %d, ssh %d, %.2f s", self._epoch, ssh.pid, now_s() - began_s)
         self.state = LinkState.UP
         self._resumed.set()
+        duration_s = self.outage.end()
+        if duration_s is not None:
+            self._telling = asyncio.ensure_future(self._tell_back(duration_s))
+
+    async def _tell_back(self, duration_s: float) -> None:
+        with contextlib.suppress(SshpykError):  # lost for good meanwhile, which is told otherwise
+            waiting = await self.rpc.call("backlog")
+            self.outage.tell_end(duration_s, waiting["messages"], waiting["bytes"])
 
     def _note_phase(self, text: str) -> None:
         self.phase = text
@@ -255,6 +270,7 @@ class HostLink:
         elif self.state is LinkState.UP and self.driver.carrier is None:
             log.warning("the connection to %s was lost: %s", self.target.host, reason)
             self.state = LinkState.DIALING
+            self.outage.begin(reason)
             self._end_ssh()
             self._start_dialing()
 
@@ -262,6 +278,7 @@ class HostLink:
         """Dial a second connection beside the silent one; whichever speaks first goes on."""
         if self._dialing is None:
             log.warning("%s is silent; dialing again beside the old connection", self.target.host)
+            self.outage.begin("no answer from it", SUSPECT_AFTER_S)
             self._start_dialing()
 
     def _lose_link(self) -> None:
@@ -272,6 +289,7 @@ class HostLink:
             phase=RESUMING,
         )
         log.error("%s", error)
+        self.outage.end()
         opening, rpc = self._opening, self.rpc
         self.driver.leave("")
         self._journal.clear()

@@ -57,13 +57,15 @@ class Ticket:
 
     kernel_id: str
     streams: list[int]  # main, control
+    pid: int  # on the host
 
 
 class HubKernel:
     """A launched kernel; whoever watches it is told how it ended."""
 
-    def __init__(self, ticket: Ticket, endpoints: Endpoints) -> None:
+    def __init__(self, ticket: Ticket, request: LaunchRequest, endpoints: Endpoints) -> None:
         self.ticket = ticket
+        self.request = request
         self.kernel_id = ticket.kernel_id
         self.endpoints = endpoints
         self._outcome: Outcome | None = None
@@ -98,10 +100,18 @@ class Kernels:
         """Whether any kernel lives or any local socket is bound."""
         return bool(self._kernels or self._waiting)
 
-    @property
-    def count(self) -> int:
-        """How many kernels live."""
-        return len(self._kernels)
+    def summaries(self) -> list[dict[str, Any]]:
+        """Describe each kernel for ``sshpyk ps``. Without the link nobody knows how it is."""
+        return [
+            {
+                "kernel_id": kernel.kernel_id,
+                "name": kernel.request.kernel_name,
+                "pid": kernel.ticket.pid,
+                "session": kernel.request.env.get("JPY_SESSION_NAME", ""),
+                "state": "alive" if self._host.is_up else "unreachable",
+            }
+            for kernel in self._kernels.values()
+        ]
 
     async def launch(self, request: LaunchRequest) -> HubKernel:
         """Start a kernel and join it to its local sockets; nothing stays behind if that fails.
@@ -167,20 +177,20 @@ class Kernels:
             for stream in (main, control):
                 driver.abandon(stream)
             raise
-        kernel = HubKernel(Ticket(kernel_id, [main, control]), endpoints)
-        self._join(kernel, request)
+        kernel = HubKernel(Ticket(kernel_id, [main, control], started["pid"]), request, endpoints)
+        self._join(kernel)
         if started["welcomes"] or kernel_id in self._welcoming:
             endpoints.greet_subscribers()
         return kernel
 
-    def _join(self, kernel: HubKernel, request: LaunchRequest) -> None:
+    def _join(self, kernel: HubKernel) -> None:
         self._kernels[kernel.kernel_id] = kernel
         main, control = kernel.ticket.streams
         kernel.endpoints.attach(
             self._host.driver,
             (main, control),
             lambda status: self._ended(kernel, status),
-            request.limits,
+            kernel.request.limits,
         )
 
     async def reattach(self, request: LaunchRequest, ticket: Ticket) -> HubKernel:
@@ -195,12 +205,12 @@ class Kernels:
                 phase="taking the kernel over",
             )
         kernel = HubKernel(
-            ticket, self._take_endpoints(_read_connection_file(request.connection_file))
+            ticket, request, self._take_endpoints(_read_connection_file(request.connection_file))
         )
         self._kernels[kernel.kernel_id] = kernel
         self._host.keep_up(request.python)
         await kernel.endpoints.wait_resubscribed(SUBSCRIPTION_PATIENCE_S)
-        self._join(kernel, request)
+        self._join(kernel)
         self._host.rpc.notify("welcomes", kernel_id=kernel.kernel_id)
         return kernel
 
@@ -223,7 +233,8 @@ class Kernels:
 
     def interrupt(self, kernel: HubKernel) -> None:
         """Interrupt the running cell, in the way that the host's kernelspec asks for."""
-        self._host.rpc.notify("interrupt", kernel_id=kernel.kernel_id)
+        seen = kernel.endpoints.delivered
+        self._host.rpc.notify("interrupt", kernel_id=kernel.kernel_id, seen=seen)
 
     def signal(self, kernel: HubKernel, number: int) -> None:
         """Send a signal to the kernel's process group."""
@@ -275,7 +286,7 @@ class Kernels:
             if endpoints.info == info and endpoints.reachable:
                 return endpoints
             endpoints.close()
-        return Endpoints(self._context, info)
+        return Endpoints(self._context, info, lambda: self._host.outage.duration_s is not None)
 
     def _unbind(self, urls: str) -> None:
         endpoints, _ = self._waiting.pop(urls)

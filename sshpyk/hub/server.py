@@ -5,11 +5,14 @@ One connection, one conversation. A stand-in's goes on for the life of its kerne
     -> {"op": "launch", "request": {"connection_file": …, "python": …, "kernel_name": …, …}}
     <- {"event": "ready", "ticket": {…}}       or  {"event": "failed", "error": {…}}
     -> {"op": "interrupt"} | {"op": "stop", "grace_s": 5} | {"op": "signal", "signal": 10}
+    <- {"event": "notice", "text": "gpu1: the connection is down …"}
     <- {"event": "exited", "status": 0}        or  {"event": "failed", "error": {…}}
 
 If it ends before ``exited``, its kernel is killed. When the *hub* was killed, the stand-in starts another
-and says ``{"op": "reattach", "request": …, "ticket": …}`` instead of ``launch``. ``{"op": "status"}``
-answers one record, and ``{"op": "quit"}`` makes the hub leave.
+and says ``{"op": "reattach", "request": …, "ticket": …}`` instead of ``launch``.
+
+``{"op": "status"}`` answers one record at once, ``{"op": "survey", "python": …}`` adds what the host
+says, and ``{"op": "quit"}`` makes the hub leave.
 """
 
 from __future__ import annotations
@@ -41,6 +44,8 @@ class Server:
         self._host = host
         self._kernels = kernels
         self._conversations: set[asyncio.Task[None]] = set()
+        self.owners: set[_Conversation] = set()
+        host.on_notice = self._notify
 
     @property
     def busy(self) -> bool:
@@ -66,13 +71,28 @@ class Server:
             writer.close()
 
     def status(self) -> dict[str, Any]:
-        """Return the state of the link and the number of kernels."""
+        """Return the state of the link and, apart from it, of each kernel."""
+        target, outage = self._host.target, self._host.outage
         return {
             "pid": os.getpid(),
-            "host": self._host.target.host,
+            "host": target.host,
+            "ssh_config": target.ssh_config,
             "link": self._host.state.value,
-            "kernels": self._kernels.count,
+            "reason": outage.reason,
+            "away_s": outage.duration_s,
+            "kernels": self._kernels.summaries(),
         }
+
+    async def survey(self, python: str) -> dict[str, Any]:
+        """Return the status with all kernels of this user on the host. Raises what a dial met."""
+        await self._host.bring_up(python)
+        listed = await self._host.rpc.call("list")
+        return {**self.status(), "on_host": listed["kernels"]}
+
+    def _notify(self, text: str) -> None:
+        log.warning("%s", text)
+        for owner in self.owners:
+            owner.notify(text)
 
     @property
     def kernels(self) -> Kernels:
@@ -107,12 +127,24 @@ class _Conversation:
                 return
             if record["op"] == "status":
                 self._say(**self._server.status())
+            elif record["op"] == "survey":
+                await self._survey(record["python"])
             elif record["op"] == "quit":
                 self._server.quit.set()
                 self._say(event="leaving")
             else:
                 error = HubError(f"the hub does not know the operation {record['op']}")
                 self._say(event="failed", error=error.to_record())
+
+    async def _survey(self, python: str) -> None:
+        try:
+            self._say(**await self._server.survey(python))
+        except SshpykError as error:
+            self._say(event="failed", error=error.to_record())
+
+    def notify(self, text: str) -> None:
+        """Tell the owner something that a person should know."""
+        self._say(event="notice", text=text)
 
     async def _read(self) -> dict[str, Any] | None:
         line = await self._reader.readline()
@@ -141,7 +173,11 @@ class _Conversation:
             return
         self._say(event="ready", ticket=asdict(kernel.ticket))
         kernel.watch(self._ended)
-        await self._obey(kernel, orders)
+        self._server.owners.add(self)
+        try:
+            await self._obey(kernel, orders)
+        finally:
+            self._server.owners.discard(self)
 
     async def _listen_during_launch(
         self, launching: asyncio.Task[HubKernel], orders: _Orders

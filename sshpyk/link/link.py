@@ -77,10 +77,25 @@ class Link:
         """Whether both directions of a stream have ended and its state is gone."""
         return number in self._over
 
-    def send(self, number: int, payload: bytes) -> None:
-        """Queue a message on a stream. It is kept until the peer has acknowledged it."""
-        stream = self._streams[number]
-        stream.sender.push(payload, stream.receiver.consumed_seq)
+    def send(self, number: int, payload: bytes, *, seen: int | None = None) -> int:
+        """Queue a message on a stream and return its place; it is kept until the peer has taken it.
+
+        ``seen`` is what it says its sender had seen: by default what was consumed of this stream.
+        """
+        return self._streams[number].sender.push(
+            payload, self.consumed_seq(number) if seen is None else seen
+        )
+
+    def place_of(self, number: int, seq: int) -> int:
+        """Return what :meth:`send` returned, or will, for what follows the messages below ``seq``.
+
+        ``seq`` counts what the peer got; of what was sent, some may have been dropped.
+        """
+        return self._streams[number].sender.place_of(seq)
+
+    def consumed_seq(self, number: int) -> int:
+        """Return how many messages of a stream its consumer has taken."""
+        return self._streams[number].receiver.consumed_seq
 
     def finish(self, number: int) -> None:
         """End our direction of a stream after what was queued; idempotent."""
@@ -99,7 +114,7 @@ class Link:
         stream = self._streams.get(number)
         return stream.sender.backlog_bytes if stream else 0
 
-    def backlog(self, number: int) -> Backlog | None:
+    def backlog_of(self, number: int) -> Backlog | None:
         """Return where messages of a stream wait that memory has no room for."""
         return self._streams[number].sender.backlog
 
@@ -107,6 +122,12 @@ class Link:
         """Forget what is queued: nobody will fetch it."""
         for stream in self._streams.values():
             stream.sender.close()
+
+    @property
+    def backlog(self) -> tuple[int, int]:
+        """How many messages the peer has not acknowledged on all streams, and their bytes."""
+        senders = [stream.sender for stream in self._streams.values()]
+        return sum(s.backlog_messages for s in senders), sum(s.backlog_bytes for s in senders)
 
     @property
     def unacknowledged(self) -> bool:

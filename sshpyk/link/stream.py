@@ -36,8 +36,9 @@ MAX_MESSAGE_BYTES = 4 * 1024 * 1024 * 1024
 class Message(NamedTuple):
     """One message as it is handed to its consumer.
 
-    ``seen`` is the number of messages of the opposite direction that the *sender* had been handed
-    when it sent this one: what its user could have seen. ``end`` marks the (empty) last message.
+    ``seen`` is the number of messages of the opposite direction that the *sender* had passed on when it
+    sent this one (a kernel's control stream counts its main one): what its user could have seen.
+    ``end`` marks the (empty) last message.
     ``start`` counts the bytes of the messages before it. ``replayed``: it waited for a connection.
     """
 
@@ -75,6 +76,7 @@ class Sender:
         self._pushed = 0
         self._replay_below = 0  # what was pushed before this place has waited for a connection
         self._next_seq = 0
+        self._shifts = [(0, 0)]  # from this number on, places are higher by so much
         self._next_start = 0
         self._offset = 0  # of the first waiting message: what was sent of it
         self._waiting: deque[_Outgoing] = deque()
@@ -82,8 +84,11 @@ class Sender:
         self._credit = CREDIT_WINDOW_BYTES
         self._acked_seq = 0
 
-    def push(self, payload: bytes, seen: int, *, end: bool = False) -> None:
-        """Queue a message; ``end`` makes it the last one."""
+    def push(self, payload: bytes, seen: int, *, end: bool = False) -> int:
+        """Queue a message and return its place; ``end`` makes it the last one.
+
+        The place counts what was pushed before; a number counts what the peer gets.
+        """
         if self.finished:
             raise ValueError("stream %d is finished" % self.stream)
         message = Unnumbered(self._pushed, payload, seen, end)
@@ -97,8 +102,12 @@ class Sender:
             self._number(message)
         else:
             backlog.store(message)
+        return message.place
 
     def _number(self, message: Unnumbered) -> None:
+        shift = message.place - self._next_seq
+        if shift != self._shifts[-1][1]:
+            self._shifts.append((self._next_seq, shift))
         self._waiting.append(_Outgoing(self._next_seq, self._next_start, message))
         size = len(message.payload)
         self._next_seq += 1
@@ -118,6 +127,11 @@ class Sender:
         """What is not acknowledged, sent or not."""
         return self._held_bytes + (self.backlog.size_bytes if self.backlog else 0)
 
+    def place_of(self, seq: int) -> int:
+        """Return the place of what follows the messages below number ``seq``."""
+        latest_first = (shift for since, shift in reversed(self._shifts) if since < seq)
+        return seq + next(latest_first, self._shifts[0][1])
+
     @property
     def ready(self) -> bool:
         """Whether :meth:`next_chunk` has something that credit allows to send."""
@@ -132,6 +146,12 @@ class Sender:
         for message in self.backlog.fetch():
             self._number(message)
         return bool(self._waiting)
+
+    @property
+    def backlog_messages(self) -> int:
+        """How many messages the peer has not acknowledged."""
+        stored = self.backlog.count if self.backlog else 0
+        return len(self._waiting) + len(self._sent) + stored
 
     @property
     def drained(self) -> bool:
@@ -191,6 +211,7 @@ class Sender:
             message.seq += position.seq
             message.start += position.start
         self._next_seq += position.seq
+        self._shifts = [(position.seq, -position.seq)]
         self._next_start += position.start
         self._acked_seq = position.seq
         self._credit = position.start + CREDIT_WINDOW_BYTES

@@ -74,10 +74,14 @@ class LinkDriver:
         self.claim(stream, lambda message: True)
         self.finish(stream)
 
-    def send(self, stream: int, payload: bytes) -> None:
-        """Queue a message; it arrives exactly once, whatever happens to the connection."""
-        self.link.send(stream, payload)
+    def send(self, stream: int, payload: bytes, *, seen: int | None = None) -> int:
+        """Queue a message and return its place; it arrives once, whatever happens to the connection.
+
+        ``seen`` is what it says its sender had seen: by default what was consumed of this stream.
+        """
+        place = self.link.send(stream, payload, seen=seen)
         self.wake()
+        return place
 
     def finish(self, stream: int) -> None:
         """End our direction of ``stream`` after what was queued."""

@@ -442,3 +442,21 @@ def test_backlogs_are_forgotten_with_their_streams(tmp_path: Path):
         backlog.close()
         backlog.close()
     assert spool._backlogs == []
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.booleans(), max_size=120))
+def test_places_and_numbers_name_the_same_message_whatever_was_dropped(drops: list[bool]):
+    """Of a message that is kept: the peer has seen it if and only if its count says so."""
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(folder)
+        places = {}
+        for number, droppable in enumerate(drops):
+            payload = text(number) if droppable else kept(number)
+            places[payload] = bench.sender.push(payload, 0)
+        bench.send()
+        for seq, payload in enumerate(bench.got):
+            if payload in places:
+                assert bench.sender.place_of(seq) <= places[payload]
+                assert bench.sender.place_of(seq + 1) == places[payload] + 1
+        bench.close()
