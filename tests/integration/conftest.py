@@ -4,6 +4,7 @@
 ``host_alias``  the remote's ssh alias; a test that asks for it runs twice, direct and through
                 the bastion
 ``exclusive``   a mark for tests that disturb the machines or networks: nothing runs beside them
+``slow``        a mark for tests that run only when they are asked for, with ``-m slow``
 """
 
 from __future__ import annotations
@@ -34,9 +35,18 @@ def pytest_configure(config: pytest.Config) -> None:
             "the integration tests run inside the lab: `make lab-up && tox -e integration`"
         )
     config.addinivalue_line("markers", "exclusive: disturbs the lab; nothing runs beside it")
+    config.addinivalue_line("markers", "slow: takes many minutes; runs only with -m slow")
     if not _is_worker(config):
         with Lab() as lab:
             config.stash[_before] = leftovers.Inventory.taken(lab)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is slow unless it was asked for."""
+    if "slow" not in config.option.markexpr:
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
 
 
 @pytest.hookimpl(trylast=True)  # xdist's own hook, which ends the workers, comes first

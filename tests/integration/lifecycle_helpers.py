@@ -98,9 +98,13 @@ class OwnHub:
         (ssh,) = self.connections()
         return ssh
 
+    def marker(self) -> str:
+        """Return the random word that the processes of the connection have in their arguments."""
+        return self.connection().args.split()[-2]
+
     def session(self) -> Process:
         """Return the process of sshd's on the remote that serves the connection, as the user."""
-        marker = self.connection().args.split()[-2]
+        marker = self.marker()
         processes = {process.pid: process for process in self.lab.remote.processes(user=None)}
         (session,) = [
             processes[process.ppid]

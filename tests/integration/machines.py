@@ -154,6 +154,29 @@ class Machine:
         """Send a signal to a process, as root."""
         self.run(["bash", "-c", f"kill -{signal} {pid}"], user="root")
 
+    def address_in(self, network: str) -> str:
+        """Return the machine's address in ``direct``, ``edge`` or ``inside``."""
+        attached = self.container.attrs["NetworkSettings"]["Networks"]
+        address: str = attached[f"{PROJECT}_{network}"]["IPAddress"]
+        return address
+
+    @contextlib.contextmanager
+    def another_address(self, network: str, other: Machine) -> Iterator[None]:
+        """Leave a network and come back with another address; in the end once more, with the first.
+
+        ``other`` is not on that network: it takes the address that became free, for a moment. The
+        engine gives the lowest that is free. Only in tests marked ``exclusive``.
+        """
+        (wire,) = self._client.networks.list(names=[f"^{PROJECT}_{network}$"])
+        with self.unplugged(network):
+            wire.connect(other.container)
+        wire.disconnect(other.container)
+        try:
+            yield
+        finally:
+            with self.unplugged(network):
+                pass
+
     @contextlib.contextmanager
     def unplugged(self, network: str) -> Iterator[None]:
         """Take the machine off ``direct``, ``edge`` or ``inside`` for a while.

@@ -9,12 +9,10 @@ content, buffers.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import zmq
 from jupyter_client import BlockingKernelClient, KernelManager
 
 from tests.integration.kernels import (
@@ -28,6 +26,7 @@ from tests.integration.kernels import (
     started,
 )
 from tests.integration.machines import Lab
+from tests.integration.recorder import Recorder
 
 CELLS = [
     "%config IPCompleter.use_jedi = False",  # jedi gives up when the machine is busy
@@ -71,94 +70,6 @@ REQUESTS: list[tuple[str, str, Message]] = [
     ("control", "create_subshell_request", {}),
     ("control", "list_subshell_request", {}),
 ]  # fmt: skip
-# Ids, moments, processes, folders: what two runs on one machine do not have in common either.
-_VARIABLE = re.compile(
-    r"[0-9a-f]{8}-[0-9a-f]{24}\w*|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\b[0-9a-f]{32}\b"
-    r"|\d{4}-\d\d-\d\dT[\d:.]+(?:Z|\+00:00)|/tmp/ipykernel_\d+/\d*|0x[0-9a-f]+"
-)
-
-
-class Recorder:
-    """Sends requests one after the other and records what comes, by channel."""
-
-    def __init__(self, client: BlockingKernelClient) -> None:
-        self._client = client
-        self._channels = {
-            getattr(client, f"{name}_channel").socket: name
-            for name in ("shell", "iopub", "stdin", "control")
-        }
-        self.heard: dict[str, list[Message]] = {name: [] for name in self._channels.values()}
-        self._parents: list[str] = []
-
-    def request(self, channel: str, msg_type: str, content: Message) -> None:
-        """Send one request; return when it has its reply and its idle."""
-        message = self._client.session.msg(msg_type, content)
-        self._parents.append(message["header"]["msg_id"])
-        getattr(self._client, f"{channel}_channel").send(message)
-        awaited = {channel, "idle"}
-        poller = zmq.Poller()
-        for socket in self._channels:
-            poller.register(socket, zmq.POLLIN)
-        while awaited:
-            ready = poller.poll(PATIENCE_S * 1000)
-            assert ready, f"silence after {content}"
-            for socket, _ in ready:
-                awaited -= self._take(self._channels[socket])
-
-    def execute(self, code: str) -> None:
-        """Execute a cell."""
-        rest = {"silent": False, "store_history": True, "user_expressions": {}, "allow_stdin": True}
-        self.request("shell", "execute_request", {"code": code, **rest, "stop_on_error": False})
-
-    def _take(self, channel: str) -> set[str]:
-        message = getattr(self._client, f"{channel}_channel").get_msg(timeout=0)
-        self.heard[channel].append(message)
-        if channel == "stdin":
-            self._client.input("answer é")
-        mine = message["parent_header"].get("msg_id") == self._parents[-1]
-        idle = message["content"].get("execution_state") == "idle"
-        return {"idle" if idle else channel} if mine and (idle or channel != "iopub") else set()
-
-    def normal(self) -> dict[str, list[Any]]:
-        """Return what was heard without what may differ between two runs."""
-        return {channel: self._normal(said) for channel, said in self.heard.items()}
-
-    def _normal(self, messages: list[Message]) -> list[Any]:
-        known: dict[str, str] = {}
-
-        def place(found: re.Match[str]) -> str:
-            return known.setdefault(found[0], f"<{len(known)}>")
-
-        normal: list[Any] = []
-        for message in messages:
-            parent = self._parents.index(message["parent_header"]["msg_id"])
-            # IPython's banner ends with a tip of the day.
-            content = {key: item for key, item in message["content"].items() if key != "banner"}
-            # Text that was merely flushed in two pieces is joined.
-            last = normal[-1] if normal else (None,) * 6
-            same = message["msg_type"] == "stream" == last[1] and last[0] == parent
-            if same and content["name"] == last[4]["name"]:
-                last[4]["text"] += content["text"]
-                continue
-            normal.append(
-                (
-                    parent,
-                    message["msg_type"],
-                    {key: message["header"][key] for key in ("version",)},
-                    _replaced(message["metadata"], place),
-                    _replaced(content, place),
-                    [bytes(buffer) for buffer in message["buffers"]],
-                )
-            )
-        return normal
-
-
-def _replaced(value: Any, place: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _replaced(item, place) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_replaced(item, place) for item in value]
-    return _VARIABLE.sub(place, value) if isinstance(value, str) else value
 
 
 def record(client: BlockingKernelClient) -> Recorder:
@@ -187,21 +98,13 @@ def test_same_cells_same_messages(kernel: Running, local_kernel: Running) -> Non
 
 
 def test_no_message_twice(kernel: Running) -> None:
-    heard = record(kernel.client).heard
-    ids = [message["msg_id"] for said in heard.values() for message in said]
-    assert len(ids) == len(set(ids))
+    assert record(kernel.client).repeated == []
 
 
 def test_kernels_message_numbers_have_no_gap(kernel: Running, local_kernel: Running) -> None:
     """Ipykernel numbers its messages in the msg_id: a number that is missing was lost under way."""
 
-    def missing(running: Running) -> int:
-        heard = record(running.client).heard
-        ids = [message["msg_id"] for said in heard.values() for message in said]
-        numbers = sorted(int(msg_id.rpartition("_")[2]) for msg_id in ids)
-        return len(set(range(numbers[0], numbers[-1])) - set(numbers))
-
-    assert missing(kernel) == missing(local_kernel)
+    assert record(kernel.client).missing == record(local_kernel.client).missing
 
 
 def test_first_subscriber_greeted(lab: Lab, add_kernel: AddKernel, host_alias: str) -> None:

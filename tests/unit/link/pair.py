@@ -47,6 +47,8 @@ class Pair:
         self.epoch = 0
         self.portion = portion
         self.wire = {"hub": bytearray(), "agent": bytearray()}  # towards the named end
+        self.room: dict[str, float] = {}  # how many bytes still pass towards the named end
+        self.passed = {"hub": 0, "agent": 0}
 
     def connect(self) -> None:
         self.epoch += 1
@@ -54,6 +56,8 @@ class Pair:
             if end.connection is not None:
                 end.connection.fence()
         self.wire = {"hub": bytearray(), "agent": bytearray()}
+        self.room = {"hub": float("inf"), "agent": float("inf")}
+        self.passed = {"hub": 0, "agent": 0}
         self.hub.connection = Connection.initiate(self.hub.link, self.epoch)
         self.agent.connection = Connection.accept()
 
@@ -66,6 +70,9 @@ class Pair:
             for buffer in end.connection.data_to_send(self.portion, self.now):
                 self.wire[peer.name] += buffer
             data = bytes(self.wire[peer.name][:take])
+            data = data[: int(min(len(data), self.room[peer.name]))]
+            self.room[peer.name] -= len(data)
+            self.passed[peer.name] += len(data)
             del self.wire[peer.name][: len(data)]
             if data:
                 moved = True

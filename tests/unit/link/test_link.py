@@ -57,27 +57,56 @@ def test_cut_at_any_byte_delivers_exactly_once_in_order(to_agent, to_hub, portio
     assert not pair.agent.link.unacknowledged
 
 
-def test_every_cut_offset_of_a_recorded_session_is_survived():
+@pytest.mark.parametrize("towards", ["agent", "hub"])
+def test_cut_at_every_byte_of_handshake_and_session_is_survived(towards: str):
+    expected = [bytes([index]) * (40 * index) for index in range(5)]
+
     def session() -> Pair:
         pair = Pair(portion=200)
         for end in (pair.hub, pair.agent):
             end.link.open(1)
-            for index in range(5):
-                end.link.send(1, bytes([index]) * (40 * index))
+            for payload in expected:
+                end.link.send(1, payload)
             end.link.finish(1)
         pair.connect()
         return pair
 
-    expected = [bytes([index]) * (40 * index) for index in range(5)]
-    for cut in range(1, 1500, 7):
+    whole = session()
+    whole.settle()
+    for offset in range(whole.passed[towards] + 1):
         pair = session()
-        moved = 0
-        while moved < cut and pair.step(1):
-            moved += 1
+        pair.room[towards] = offset
+        pair.settle()
         pair.connect()
         pair.settle()
-        assert pair.agent.payloads(1) == expected
-        assert pair.hub.payloads(1) == expected
+        assert pair.agent.payloads(1) == pair.hub.payloads(1) == expected, offset
+        assert pair.alive
+
+
+@pytest.mark.parametrize("towards", ["agent", "hub"])
+def test_cut_at_every_byte_of_the_second_handshake_is_survived(towards: str):
+    """The one that resumes: both ends have something of each other, in the middle of a message."""
+
+    def interrupted() -> Pair:
+        pair = Pair()
+        for end in (pair.hub, pair.agent):
+            end.link.open(1)
+            end.link.send(1, bytes(3000))
+        pair.connect()
+        pair.room = {"agent": 1500, "hub": 1500}
+        pair.settle()
+        pair.connect()
+        return pair
+
+    whole = interrupted()
+    whole.settle()
+    for offset in range(whole.passed[towards] + 1):
+        pair = interrupted()
+        pair.room[towards] = offset
+        pair.settle()
+        pair.connect()
+        pair.settle()
+        assert pair.agent.payloads(1) == pair.hub.payloads(1) == [bytes(3000)], offset
         assert pair.alive
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import gc
 import os
@@ -115,10 +116,13 @@ class Joined:
         self.hub.on_lost = lambda carrier, reason: self.lost.append(reason)
         self.hub.on_resumed = lambda carrier, known: self.resumed.append(known)
 
-    def connect(self) -> None:
-        """Join the two by a new connection; the one before, if it lives, is fenced by it."""
+    def connect(self, wires: tuple[socket.socket, socket.socket] | None = None) -> None:
+        """Join the two by a new connection; the one before, if it lives, is fenced by it.
+
+        ``wires``: the hub's end and the agent's, where something is to be between them.
+        """
         self.epoch += 1
-        wires = socket.socketpair()
+        wires = wires or socket.socketpair()
         self._wires += wires
         never_carried = self.hub.link.epoch == 0
         connection = Connection.initiate(self.hub.link, self.epoch)
@@ -168,6 +172,42 @@ class Joined:
 
     async def __aexit__(self, *_: object) -> None:
         self.close()
+
+
+class CutWire:
+    """Two socket pairs and what moves bytes between them: so many one way, then it is cut."""
+
+    def __init__(self, towards: str, room: int) -> None:
+        ours, theirs = socket.socketpair(), socket.socketpair()
+        self.ends = ours[0], theirs[0]
+        self.passed = {"hub": 0, "agent": 0}
+        self.cut = asyncio.Event()
+        self._towards, self._room = towards, room
+        self._inner = {"agent": ours[1], "hub": theirs[1]}  # where what goes there comes from
+        for name, source in self._inner.items():
+            source.setblocking(False)
+            asyncio.get_running_loop().add_reader(source, self._move, name)
+
+    def _move(self, towards: str) -> None:
+        try:
+            data = self._inner[towards].recv(65536)
+        except OSError:
+            data = b""
+        over = not data
+        if towards == self._towards and self.passed[towards] + len(data) >= self._room:
+            data, over = data[: self._room - self.passed[towards]], True
+        self.passed[towards] += len(data)
+        other = self._inner["hub" if towards == "agent" else "agent"]
+        with contextlib.suppress(OSError):
+            other.sendall(data)
+        if over:
+            self.close()
+
+    def close(self) -> None:
+        for source in [] if self.cut.is_set() else self._inner.values():
+            asyncio.get_running_loop().remove_reader(source)
+            source.close()
+        self.cut.set()
 
 
 def _twice(wire: socket.socket) -> tuple[int, int]:

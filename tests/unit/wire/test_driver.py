@@ -14,7 +14,7 @@ from sshpyk.link.connection import Connection
 from sshpyk.link.stream import Message
 from sshpyk.wire import driver as driver_module
 from sshpyk.wire.carrier import Carrier
-from tests.unit.wire.harness import Inbox, Joined, in_loop, until
+from tests.unit.wire.harness import CutWire, Inbox, Joined, in_loop, until
 
 
 @in_loop
@@ -146,6 +146,47 @@ async def test_cuts_at_any_moment_lose_and_repeat_nothing():
         assert at_agent.payloads == sent
         await until(lambda: not joined.hub.link.unacknowledged)
         await until(lambda: not joined.agent.link.unacknowledged)
+
+
+@pytest.mark.parametrize("towards", ["agent", "hub"])
+def test_cut_at_every_byte_of_handshake_and_session_loses_and_repeats_nothing(towards: str):
+    sent = [b"one", bytes(100), b"", b"four"]
+
+    @in_loop
+    async def whole() -> None:
+        wire = await run(None)
+        sizes.append(wire.passed[towards])
+
+    @in_loop
+    async def cut() -> None:
+        for offset in range(1, sizes[0] + 1):
+            await run(offset)
+
+    async def run(offset: int | None) -> CutWire:
+        joined, wire = Joined(), CutWire(towards, offset or 1 << 30)
+        at_hub, at_agent = Inbox(), Inbox()
+        joined.hub.claim(1, at_hub)
+        joined.agent.claim(1, at_agent)
+        for payload in sent:
+            joined.hub.send(1, payload)
+            joined.agent.send(1, payload)
+        joined.connect(wire.ends)
+        if offset is not None:
+            await asyncio.wait_for(wire.cut.wait(), 5)
+            await until(lambda: joined.hub.carrier is None and joined.agent.carrier is None)
+            joined.connect()
+            await joined.up()
+        await until(lambda: len(at_hub.messages) == len(at_agent.messages) == len(sent))
+        assert at_hub.payloads == at_agent.payloads == sent, offset
+        await until(lambda: not joined.hub.link.unacknowledged)
+        await until(lambda: not joined.agent.link.unacknowledged)
+        joined.close()
+        wire.close()
+        return wire
+
+    sizes: list[int] = []
+    whole()
+    cut()
 
 
 @in_loop
