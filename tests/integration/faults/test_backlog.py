@@ -5,14 +5,20 @@ The kernel is one that drops nothing by itself. Figures of a quiet machine: benc
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import re
+import subprocess
+import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
+from tornado.websocket import websocket_connect
 
 from tests.integration.faults.bench import Bench
 from tests.integration.faults.test_sizes import BURST_KERNEL
@@ -20,6 +26,7 @@ from tests.integration.kernels import (
     PATIENCE_S,
     Running,
     eventually,
+    free_port,
     started,
 )
 from tests.integration.lifecycle_helpers import (
@@ -58,13 +65,17 @@ class Heard:
         assert number == count
 
 
+def flooding_kernel(bench: Bench, install: InstallKernelspec) -> str:
+    """Add the kernel that floods; return its name."""
+    argv = [REMOTE_PYTHON, "{resource_dir}/burst_kernel.py", "{connection_file}"]
+    name = install(argv, files={BURST_KERNEL.name: BURST_KERNEL.read_text()})
+    return bench.add_kernel(bench.hub.host, *bench.hub.options, remote_kernel_name=name)
+
+
 @contextlib.contextmanager
 def flooding(lab: Lab, bench: Bench, install: InstallKernelspec) -> Iterator[Running]:
     """Start the kernel that floods."""
-    argv = [REMOTE_PYTHON, "{resource_dir}/burst_kernel.py", "{connection_file}"]
-    name = install(argv, files={BURST_KERNEL.name: BURST_KERNEL.read_text()})
-    kernel_name = bench.add_kernel(bench.hub.host, *bench.hub.options, remote_kernel_name=name)
-    with started(lab, kernel_name) as kernel:
+    with started(lab, flooding_kernel(bench, install)) as kernel:
         yield kernel
 
 
@@ -180,3 +191,90 @@ def test_f22_full_disk_falls_back_to_memory_then_drops_text_and_says_so(
             print(f"peak of the agent {memory_mb(lab.remote, agent.pid):.0f} MB")
             heard.assert_whole(lines)
             assert bool(heard.gaps) == drops
+
+
+# A Jupyter server in front
+
+
+@contextlib.contextmanager
+def jupyter_server() -> Iterator[str]:
+    """Run a server with its usual limits; return its address."""
+    port = free_port()
+    argv = [sys.executable, "-m", "jupyter_server", f"--port={port}", "--no-browser"]
+    argv += ["--IdentityProvider.token=", "--ServerApp.disable_check_xsrf=True"]
+    server = subprocess.Popen(argv)
+    try:
+        address = f"127.0.0.1:{port}"
+        eventually(lambda: answers(address), "a server that answers", timeout_s=PATIENCE_S)
+        yield address
+    finally:
+        server.terminate()
+        server.wait(PATIENCE_S)
+
+
+def answers(address: str) -> bool:
+    try:
+        return bool(call(address, "GET", "/api"))
+    except OSError:
+        return False
+
+
+def call(address: str, method: str, path: str, body: Any = None) -> Any:
+    """Ask the server's REST API."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"http://{address}{path}", data, method=method)
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
+        text = answer.read()
+    return json.loads(text) if text else True
+
+
+async def read_page(
+    lab: Lab, bench: Bench, address: str, kernel_id: str, lines: int
+) -> tuple[list[int], list[str], float]:
+    """Do what a notebook's page does, and cut the line; return numbers, stderr, and how long it took."""
+    url = f"ws://{address}/api/kernels/{kernel_id}/channels?session_id=page"
+    page = await websocket_connect(url)
+    header = {"msg_id": "flood", "msg_type": "execute_request", "session": "page"}
+    header.update(username="u", version="5.3", date="2026-01-01T00:00:00Z")
+    content = {"code": f"{lines} {LINE_BYTES} 3", "silent": False}
+    message = {"header": header, "parent_header": {}, "metadata": {}, "content": content}
+    await page.write_message(json.dumps({**message, "channel": "shell", "buffers": []}))
+    numbers: list[int] = []
+    errors: list[str] = []
+    resumed_s = 0.0
+    while True:
+        answer = await asyncio.wait_for(page.read_message(), PATIENCE_S)
+        assert answer is not None, "the server closed the page's connection"
+        heard = json.loads(answer)
+        if heard["parent_header"].get("msg_id") != "flood" or heard["channel"] != "iopub":
+            continue
+        content = heard["content"]
+        if content.get("execution_state") == "busy":
+            bench.proxy.pause()
+            await asyncio.sleep(3)
+            await asyncio.to_thread(await_quiet, lab.remote, agents(lab)[0].pid)
+            bench.proxy.resume()
+            resumed_s = time.monotonic()
+        elif content.get("execution_state") == "idle":
+            page.close()
+            return numbers, errors, time.monotonic() - resumed_s
+        elif heard["header"]["msg_type"] == "stream" and content["name"] == "stderr":
+            errors.append(content["text"])
+        elif heard["header"]["msg_type"] == "stream":
+            numbers += [int(line.rstrip(".")) for line in content["text"].splitlines()]
+
+
+def test_f45_replay_is_paced_for_a_jupyter_server_that_drops_nothing_of_it(
+    lab: Lab, bench: Bench, remote_kernelspec: InstallKernelspec
+) -> None:
+    """15 MB of messages where the server lets 1 MB/s pass."""
+    pytest.importorskip("jupyter_server")
+    lines = 10_000
+    name = flooding_kernel(bench, remote_kernelspec)
+    with jupyter_server() as address:
+        kernel_id = call(address, "POST", "/api/kernels", {"name": name})["id"]
+        numbers, errors, took_s = asyncio.run(read_page(lab, bench, address, kernel_id, lines))
+        call(address, "DELETE", f"/api/kernels/{kernel_id}")
+    print(f"{len(numbers)} of {lines} lines, replayed in {took_s:.1f} s")
+    assert errors == []
+    assert numbers == list(range(lines))
