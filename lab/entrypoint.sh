@@ -14,6 +14,9 @@ laptop)
 bastion | remote)
     ssh-keygen -A >/dev/null
     mkdir -p /run/sshd
+    if [ -e /etc/ssh/sshd_otp_config ]; then
+        /usr/sbin/sshd-otp -f /etc/ssh/sshd_otp_config -E /var/log/sshd-otp.log
+    fi
     # Debian's sshd_config as it is; -e sends the log to `docker logs`.
     exec /usr/sbin/sshd -D -e
     ;;

@@ -15,7 +15,16 @@ from steps import BUILD, LAB, REPO, LabError, fingerprint, output_of, run_logged
 
 BASE_IMAGE = "debian:bookworm-slim"
 ROLES = ("laptop", "bastion", "remote")
-_INPUTS = ("Dockerfile", "compose.yaml", "entrypoint.sh", "ssh_config", "images.py")
+_INPUTS = (
+    "Dockerfile",
+    "compose.yaml",
+    "entrypoint.sh",
+    "ssh_config",
+    "sshd_otp_config",
+    "pam_sshd_otp",
+    "google_authenticator",
+    "images.py",
+)
 _WHEELS = BUILD / "wheels"
 # Runs inside the image: what environment markers may ask, and what decides which wheels fit.
 _DESCRIBE_PYTHON = """

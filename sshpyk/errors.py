@@ -83,6 +83,10 @@ class HostKeyRejected(HostError):
     """The host key is unknown or has changed; ssh stopped, and so do we."""
 
 
+class HostKeyChanged(HostKeyRejected):
+    """The host key is not the known one, or is revoked: somebody may be impersonating the host."""
+
+
 class RemoteShellFailed(HostError):
     """The login worked but the account cannot run what we need (no Python, nologin, rc file)."""
 

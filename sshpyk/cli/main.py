@@ -28,6 +28,10 @@ _VERBS = {
     "edit": ("sshpyk.cli.edit:edit", "Change an SSH kernel; what is not named stays."),
     "ps": ("sshpyk.cli.ps:ps", "Show links to hosts, and the kernels behind them."),
     "list": ("sshpyk.cli.list_:list_kernels", "List local and SSH kernels, and check the latter."),
+    "login": (
+        "sshpyk.cli.login:login",
+        "Open the link to a host that asks for a password or a code.",
+    ),
 }
 
 
@@ -102,6 +106,7 @@ def cli(ctx: click.Context, verbose: int) -> None:
       sshpyk add --ssh-host-alias gpu1 --remote-python-prefix /opt/env
       sshpyk list --remote
       sshpyk ps
+      sshpyk login gpu1
       sshpyk delete ssh_gpu1_python3
     """
     ctx.obj = verbose

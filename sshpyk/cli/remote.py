@@ -74,7 +74,12 @@ class RemoteCheck:
             raise Unreachable(what, host=target.host, phase=_PHASE)
         said = f"{out[-2000:]}\n{err}"  # nologin speaks on stdout
         raise diagnose(
-            said, status if ended else None, host=target.host, phase=_PHASE, login=target.typed
+            said,
+            status if ended else None,
+            host=target.host,
+            phase=_PHASE,
+            login=target.typed,
+            reopen=target.login_command,
         )
 
     def stop(self) -> None:

@@ -17,6 +17,7 @@ from sshpyk.cli.results import (
     Item,
     KernelReport,
     Listing,
+    LoggedIn,
     Mark,
     Processes,
 )
@@ -61,6 +62,18 @@ def _deleted(result: Deleted) -> None:
 
 
 @render.register
+def _logged_in(result: LoggedIn) -> None:
+    kernels = {0: "no kernel yet", 1: "1 kernel goes on"}
+    state = "is up already" if result.was_up else "is up"
+    line = f"The link to {result.host} {state}: "
+    click.echo(line + kernels.get(result.kernels, f"{result.kernels} kernels go on") + ".")
+    if result.kept_h:
+        click.echo(
+            f"Without kernels it is kept for {result.kept_h} h; this terminal may be closed."
+        )
+
+
+@render.register
 def _listing(result: Listing) -> None:
     if result.as_json:
         click.echo(json.dumps({"kernels": [_plain(kernel) for kernel in result.kernels]}, indent=2))
@@ -81,7 +94,7 @@ def _processes(result: Processes) -> None:
         click.echo("No links: no kernel runs on a host")
     for hub in [] if result.as_json else result.hubs:
         away = "" if hub["away_s"] is None else f" for {hub['away_s']:.0f} s"
-        reason = f" ({_safe(hub['reason'])})" if hub["reason"] else ""
+        reason = f" ({_safe(hub['away_reason'])})" if hub["away_reason"] else ""
         click.echo(f"{hub['host']}: link {hub['link']}{away}{reason}")
         kernels = {kernel["kernel_id"]: kernel for kernel in hub["kernels"]}
         for kernel in hub.get("on_host", ()):

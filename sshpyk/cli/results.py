@@ -46,6 +46,19 @@ class Deleted:
 
 
 @dataclass(frozen=True)
+class LoggedIn:
+    """``login`` opened the link of a host, unless it ``was_up`` already; ``kernels`` run behind it.
+
+    ``kept_h``: for how many hours without a kernel it is kept; 0 for a link that needs no person.
+    """
+
+    host: str
+    was_up: bool
+    kernels: int
+    kept_h: int
+
+
+@dataclass(frozen=True)
 class Item:
     """One line about a kernel; ``parts`` are the lines below it."""
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _START_PATIENCE_S = 15.0
 _POLL_S = 0.01
+_MAX_DESCRIPTORS = 3
 
 
 class HubClient:
@@ -36,6 +37,7 @@ class HubClient:
     def __init__(self, connected: socket.socket) -> None:
         self.socket = connected
         self._received = b""
+        self._descriptors: list[int] = []
 
     def say(self, op: str, **params: Any) -> None:
         """Send one request or order."""
@@ -45,15 +47,21 @@ class HubClient:
         """Return the next record; None when the hub has gone."""
         while b"\n" not in self._received:
             try:
-                data = self.socket.recv(65536)
+                data, fds, _, _ = socket.recv_fds(self.socket, 65536, _MAX_DESCRIPTORS)
             except ConnectionError:
                 return None
+            self._descriptors += fds
             if not data:
                 return None
             self._received += data
         line, _, self._received = self._received.partition(b"\n")
         record: dict[str, Any] = json.loads(line)
         return record
+
+    def take_descriptors(self) -> list[int]:
+        """Return the descriptors that came with the last record; the caller closes them."""
+        taken, self._descriptors = self._descriptors, []
+        return taken
 
     @property
     def has_more(self) -> bool:

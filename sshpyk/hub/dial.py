@@ -8,26 +8,23 @@ ssh wrote to stderr, and what the remote side printed to stdout before the marke
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import enum
 import logging
-import os
 import secrets
-import signal
-import subprocess
 from collections.abc import Callable
+from typing import Protocol
 
 from sshpyk.errors import HostError, RemoteShellFailed, SshpykError, Unreachable
 from sshpyk.hub.bundle import agent_bundle, locate_program
-from sshpyk.ssh.command import SshTarget, batch_environment, remote_python_command, ssh_argv
+from sshpyk.hub.ssh_process import SshProcess
+from sshpyk.ssh.command import SshTarget, remote_python_command, ssh_argv
 from sshpyk.ssh.diagnose import diagnose
 from sshpyk.wire.private import AGENT_SOCKET
 
 DIAL_DEADLINE_S = 60.0
+ASK_DEADLINE_S = 600.0  # a person looks for a phone; sshd itself waits 120 s for each login
 JUNK_CAP_BYTES = 64 * 1024  # what rc files may print before our marker
 OLDEST_PYTHON = (3, 8)
-_TAIL_BYTES = 8192
-_END_PATIENCE_S = 2.0
 
 # Runs under any Python from 2.6 on, so that one that is too old can say so. Reads its program from
 # stdin byte-exactly: what follows belongs to the program. Double quotes only, no newline: it travels
@@ -51,132 +48,40 @@ class Phase(enum.Enum):
     UPLOAD = "starting the agent on the host"
 
 
-class SshProcess:
-    """A running ssh with pipes on all three ends. Owns the process; the pipes may be taken over."""
-
-    def __init__(self, argv: list[str]) -> None:
-        self._process = subprocess.Popen(
-            argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=batch_environment(os.environ),
-            start_new_session=True,  # a Ctrl+C in the user's terminal is not for ssh
-        )
-        assert self._process.stdin
-        assert self._process.stdout
-        assert self._process.stderr
-        self.stdin_fd = os.dup(self._process.stdin.fileno())
-        self.stdout_fd = os.dup(self._process.stdout.fileno())
-        self._process.stdin.close()
-        self._process.stdout.close()
-        self._stderr = self._process.stderr
-        self._tail = b""
-        os.set_blocking(self._stderr.fileno(), False)
-        os.set_blocking(self.stdout_fd, False)
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._stderr, self._read_stderr)
+class Terminal(Protocol):
+    """Where ``sshpyk login`` was typed: it starts ssh where a person can be asked."""
 
     @property
-    def pid(self) -> int:
-        """The process id of ssh."""
-        return self._process.pid
+    def may_ask(self) -> bool:
+        """Whether somebody is there."""
 
-    @property
-    def stderr_tail(self) -> str:
-        """What ssh and the remote side wrote to stderr last."""
-        return self._tail.decode("utf-8", "replace")
-
-    def _read_stderr(self) -> None:
-        try:
-            data = os.read(self._stderr.fileno(), 65536)
-        except BlockingIOError:
-            return
-        for line in data.decode("utf-8", "replace").splitlines():
-            log.info("ssh: %s", line)
-        self._tail = (self._tail + data)[-_TAIL_BYTES:]
-        if not data:
-            self._loop.remove_reader(self._stderr)
-
-    async def read_some(self) -> bytes:
-        """Return the next bytes of stdout, b"" at its end."""
-        readable: asyncio.Future[None] = self._loop.create_future()
-        self._loop.add_reader(self.stdout_fd, _settle, readable)
-        try:
-            await readable
-            return os.read(self.stdout_fd, 65536)
-        except BlockingIOError:
-            return b"" if self._process.poll() is not None else await self.read_some()
-        finally:
-            self._loop.remove_reader(self.stdout_fd)
-
-    async def write(self, data: bytes) -> None:
-        """Write all of ``data`` to stdin; OSError when ssh has gone."""
-        await self._loop.run_in_executor(None, _write_all, self.stdin_fd, data)
-
-    async def wait(self, patience_s: float = _END_PATIENCE_S) -> int | None:
-        """Return the exit status if ssh ends within ``patience_s``."""
-        deadline_s = self._loop.time() + patience_s
-        while self._process.poll() is None and self._loop.time() < deadline_s:
-            await asyncio.sleep(0.01)
-        if self._loop.is_running() and self._process.poll() is not None and not self._stderr.closed:
-            self._read_stderr()
-        return self._process.poll()
-
-    def end(self, *, close_pipes: bool) -> None:
-        """End ssh now and reap it; its pipes are closed unless somebody took them over."""
-        if close_pipes:
-            for fd in (self.stdin_fd, self.stdout_fd):
-                with contextlib.suppress(OSError):
-                    os.close(fd)
-        if not self._stderr.closed:
-            self._loop.remove_reader(self._stderr)
-            self._stderr.close()
-        if self._process.poll() is None:
-            # SIGCONT first: a stopped ssh must be able to die. Its ProxyJump child is in the group.
-            for number in (signal.SIGCONT, signal.SIGTERM):
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(self.pid, number)
-            self._loop.call_later(_END_PATIENCE_S, self._reap)
-        self._reap_soon()
-
-    def _reap_soon(self) -> None:
-        if self._process.poll() is None:
-            self._loop.call_later(0.05, self._reap_soon)
-
-    def _reap(self) -> None:
-        if self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.SIGKILL)
+    async def start(self, argv: list[str]) -> SshProcess:
+        """Start ssh there with pipes of ours. Raises SshpykError."""
 
 
-def _settle(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
-
-
-async def dial(target: SshTarget, python: str, progress: Callable[[str], None]) -> SshProcess:
+async def dial(
+    target: SshTarget,
+    python: str,
+    progress: Callable[[str], None],
+    terminal: Terminal | None = None,
+) -> SshProcess:
     """Connect, bring the agent up, and return the ssh process; its next byte each way is a frame's.
 
-    Raises an error that says which phase failed and what was said.
+    ssh asks nobody, or whoever sits at ``terminal``. Raises an error that says which phase failed and
+    what was said.
     """
     marker = secrets.token_hex(8)
     source = locate_program(AGENT_SOCKET)
     words = remote_python_command(python, _FIRST_WORDS, marker, str(len(source)))
+    argv = ssh_argv(target, words, batch=terminal is None or not terminal.may_ask)
     try:
-        ssh = SshProcess(ssh_argv(target, words))
+        ssh = SshProcess.started(argv) if terminal is None else await terminal.start(argv)
     except OSError as failure:
         what = f"{target.ssh} cannot be started: {failure.strerror}"
         raise HostError(what, host=target.host, phase=Phase.CONNECT.value) from failure
-    attempt = _Attempt(ssh, target, python)
+    attempt = _Attempt(ssh, target, python, DIAL_DEADLINE_S if terminal is None else ASK_DEADLINE_S)
     try:
-        await asyncio.wait_for(attempt.run(marker, source, progress), DIAL_DEADLINE_S)
+        await asyncio.wait_for(attempt.run(marker, source, progress), attempt.deadline_s)
     except asyncio.TimeoutError:
         ssh.end(close_pipes=True)
         raise attempt.timed_out() from None
@@ -193,7 +98,8 @@ async def dial(target: SshTarget, python: str, progress: Callable[[str], None]) 
 class _Attempt:
     """The conversation of one dial, with its evidence."""
 
-    def __init__(self, ssh: SshProcess, target: SshTarget, python: str) -> None:
+    def __init__(self, ssh: SshProcess, target: SshTarget, python: str, deadline_s: float) -> None:
+        self.deadline_s = deadline_s
         self._ssh = ssh
         self._target = target
         self._python = python
@@ -258,7 +164,12 @@ class _Attempt:
         status = await self._ssh.wait()
         said = self._ssh.stderr_tail or self._received.decode("utf-8", "replace")
         return diagnose(
-            said, status, host=self._target.host, phase=self._phase.value, login=self._target.typed
+            said,
+            status,
+            host=self._target.host,
+            phase=self._phase.value,
+            login=self._target.typed,
+            reopen=self._target.login_command,
         )
 
     def timed_out(self) -> Unreachable:
@@ -267,7 +178,7 @@ class _Attempt:
         if self._phase is Phase.CONNECT and self._received:
             advice = "a startup file of the login shell may be waiting for input; " + advice
         return Unreachable(
-            f"no answer within {DIAL_DEADLINE_S:.0f} s",
+            f"no answer within {self.deadline_s:.0f} s",
             host=self._target.host,
             phase=self._phase.value,
             said=self._ssh.stderr_tail or self._received[-500:].decode("utf-8", "replace"),

@@ -3,7 +3,12 @@
 The state of the link says nothing about the kernels behind it: silence never means death.
 
     DOWN --wanted--> DIALING --resumed--> UP --connection lost--> DIALING
-                        \\--refused (login, host key, no Python)--> DOWN, until wanted again
+                        |--authentication, unknown host key--> NEEDS_LOGIN
+                        |--host key changed--> HOST_KEY_CHANGED
+                        \\--refused (no Python, bad config)--> DOWN
+
+Nobody dials in the last three until a launch or ``sshpyk login`` wants the host: one that refuses a login
+again and again may lock the account.
 """
 
 from __future__ import annotations
@@ -12,14 +17,25 @@ import asyncio
 import contextlib
 import enum
 import logging
+import math
 import random
 import secrets
 from collections.abc import Callable
 from typing import NamedTuple
 
-from sshpyk.errors import HubError, LinkLost, SshpykError, Unreachable
-from sshpyk.hub.dial import SshProcess, dial
+from sshpyk.errors import (
+    AuthenticationFailed,
+    HostKeyChanged,
+    HostKeyRejected,
+    HubError,
+    LinkLost,
+    SshpykError,
+    Unreachable,
+)
+from sshpyk.hub.dial import DIAL_DEADLINE_S, Phase, Terminal, dial
 from sshpyk.hub.outage import Outage
+from sshpyk.hub.redial import dial_again
+from sshpyk.hub.ssh_process import SshProcess
 from sshpyk.link.connection import SUSPECT_AFTER_S, Connection
 from sshpyk.link.link import Link
 from sshpyk.link.stream import Message
@@ -39,16 +55,30 @@ log = logging.getLogger(__name__)
 
 
 class LinkState(enum.Enum):
-    """Whether a connection carries the link now."""
+    """Whether a connection carries the link now, and if not, what must happen first."""
 
     DOWN = "down"
     DIALING = "dialing"
     UP = "up"
+    NEEDS_LOGIN = "needs login"
+    HOST_KEY_CHANGED = "host key changed"
+
+
+def state_after(error: SshpykError) -> LinkState:
+    """Return the state of a link that is not up, after a dial that is not repeated by itself."""
+    if isinstance(error, HostKeyChanged):
+        return LinkState.HOST_KEY_CHANGED
+    if isinstance(error, (AuthenticationFailed, HostKeyRejected)):
+        return LinkState.NEEDS_LOGIN
+    return LinkState.DOWN
 
 
 class HostLink:
-    """See the module. ``on_lost_link`` is told when the agent lost what it held for us,
-    ``on_kernel_welcomes`` when a kernel greets its subscribers (JEP 65) later than it was ready.
+    """See the module. ``on_state`` is told each change of state, with the reason where it is not UP;
+    ``on_lost_link`` when the agent lost what it held for us, ``on_kernel_welcomes`` when a kernel
+    greets its subscribers (JEP 65) later than it was ready.
+
+    ``reason`` is why the latest dial failed; None when the latest went well.
     """
 
     def __init__(self, target: SshTarget, journal: Journal, noted: Noted | None = None) -> None:
@@ -56,15 +86,23 @@ class HostLink:
         self.took_over = noted is not None
         self._journal = journal
         self.state = LinkState.DOWN
+        self.reason: SshpykError | None = None
+        self.opened_by_person = (
+            False  # what is lost with this connection, only a person brings back
+        )
+        self.on_state: Callable[[LinkState, SshpykError | None], None] = lambda state, reason: None
         self.on_lost_link: Callable[[SshpykError], None] = lambda error: None
         self.on_kernel_welcomes: Callable[[str], None] = lambda kernel_id: None
         self.on_notice: Callable[[str], None] = lambda text: None  # for people
         self.outage = Outage(target.host, lambda text: self.on_notice(text))
         self.phase = ""  # what is being done now, in words
-        self._python = "python3"
+        self._python = ""
+        self._usual_dial_s = 0.0  # the shortest so far; 0 until one came through
         self._next_stream = 1
         self._dialing: asyncio.Task[None] | None = None
-        self._waiting = 0  # how many launches wait for the link
+        self._hurry = asyncio.Event()  # somebody waits: no pause before the next dial
+        self._logging_in = False
+        self._waiting = 0  # how many launches wait for the link, and logins
         self._ssh: SshProcess | None = None
         self._opening: _Opening | None = None
         self._resumed = asyncio.Event()
@@ -115,7 +153,7 @@ class HostLink:
         return numbers
 
     async def bring_up(self, python: str) -> None:
-        """Return when the link is up; dial if nobody does. Raises what the first dial met.
+        """Return when the link is up; dial now if nobody does. Raises what the first dial met.
 
         ``python`` is the interpreter that a new connection starts on the host.
         """
@@ -124,6 +162,7 @@ class HostLink:
         self._python = python
         self._failure = None
         self._start_dialing()
+        self._hurry.set()
         self._waiting += 1
         try:
             while not self.is_up:
@@ -141,32 +180,88 @@ class HostLink:
         if not self.is_up:
             self._start_dialing()
 
+    async def log_in(self, python: str, terminal: Terminal) -> bool:
+        """Open a connection where a person can be asked; return False when none was needed.
+
+        Called for ``sshpyk login``. ``python`` counts where no kernel has named another. Raises what
+        the dial met; the link is then as it was, with a new reason.
+        """
+        if self._logging_in:
+            raise HubError("another sshpyk login is asking already", host=self.target.host)
+        if self.is_up and self._dialing is None and self.reason is None:
+            return False
+        self._python = self._python or python
+        before, reason = self.state, self.reason
+        self._logging_in = True
+        self._waiting += 1
+        try:
+            await self._end_dialing()
+            self._failure = None
+            self._resumed.clear()
+            self._start_dialing(terminal)
+            await self._resumed.wait()
+            if self._failure is not None:
+                raise self._failure
+        except BaseException:
+            self._go_on_without_login(before, reason)
+            raise
+        finally:
+            self._logging_in = False
+            self._waiting -= 1
+        return True
+
+    def _go_on_without_login(self, before: LinkState, reason: SshpykError | None) -> None:
+        """Be as before the login that came to nothing, unless it told that a person is needed."""
+        if self.is_up or self.state in (LinkState.NEEDS_LOGIN, LinkState.HOST_KEY_CHANGED):
+            return
+        if self._dialing is not None:
+            self._dialing.cancel()
+            self._dialing = None
+        wanted = self.driver.link.confirmed or self._waiting > 1
+        if before in (LinkState.UP, LinkState.DIALING) and wanted:
+            self._start_dialing()  # an outage may end without a person
+        else:
+            self.reason = reason
+            self._be(LinkState.DOWN if before is LinkState.DIALING else before)
+
+    async def _end_dialing(self) -> None:
+        dialing, self._dialing = self._dialing, None
+        if dialing is not None:
+            dialing.cancel()
+            await asyncio.wait({dialing})
+
+    def _be(self, state: LinkState) -> None:
+        if state is not self.state:
+            self.state = state
+            self.on_state(state, self.reason)
+
     async def leave(self, reason: str) -> None:
         """Leave the link for good; ssh gets a moment to carry our last words to the agent."""
         if self._dialing is not None:
             self._dialing.cancel()
         self.driver.leave(reason)
         self.outage.end()
-        self.state = LinkState.DOWN
+        self._be(LinkState.DOWN)
         if self._ssh is not None:
             await self._ssh.wait()
         self._end_ssh()
 
     # Dialing
 
-    def _start_dialing(self) -> None:
+    def _start_dialing(self, terminal: Terminal | None = None) -> None:
         if self._dialing is None or self._dialing.done():
-            if self.state is LinkState.DOWN:
-                self.state = LinkState.DIALING
-            self._dialing = asyncio.ensure_future(self._dial_until_up())
+            if not self.is_up:
+                self._be(LinkState.DIALING)
+            self._dialing = asyncio.ensure_future(self._dial_until_up(terminal))
             self._dialing.add_done_callback(self._dialing_done)
 
     def _stop_needless_dialing(self) -> None:
         """Leave no ssh behind for a link that never was, once every launch has given up."""
-        if self._dialing is not None and not (self._waiting or self.driver.link.confirmed):
+        needed = self._waiting or self.driver.link.confirmed
+        if self._dialing is not None and not (needed or self._dialing.done()):
             self._dialing.cancel()
             self._dialing = None
-            self.state = LinkState.DOWN
+            self._be(LinkState.DOWN)
 
     def _dialing_done(self, task: asyncio.Task[None]) -> None:
         if self._dialing is task:
@@ -175,19 +270,25 @@ class HostLink:
         if defect is not None:
             log.error("dialing failed", exc_info=defect)
             self._failure = HubError(f"dialing failed: {defect!r}", host=self.target.host)
-            self.state = LinkState.UP if self.driver.carrier else LinkState.DOWN
+            self._be(LinkState.UP if self.driver.carrier else LinkState.DOWN)
             self._resumed.set()
 
-    async def _dial_until_up(self) -> None:
-        """Try until a connection carries the link, or until only a person can help."""
+    async def _dial_until_up(self, terminal: Terminal | None) -> None:
+        """Try until a connection carries the link, or until only a person can help.
+
+        A person at ``terminal`` is asked in the first try only.
+        """
         pause_s, longest_s = BACKOFF_S
         ever_up = self.driver.link.confirmed
         while True:
+            began_s = now_s()
+            self._hurry.clear()
             try:
-                await self._dial_once()
+                await self._dial_once(terminal)
             except SshpykError as error:
                 log.warning("%s", error)
                 self.outage.go_on(error)
+                self.reason = error
                 # An agent may leave, idle, in the moment in which we find it: that is no refusal.
                 agent_left = (
                     error.retryable and error.phase == RESUMING and pause_s < _AGENT_LEFT_PATIENCE_S
@@ -197,17 +298,21 @@ class HostLink:
                     self._resumed.set()
                 if not error.retryable or not (ever_up or agent_left):
                     if not self.is_up:
-                        self.state = LinkState.DOWN
+                        self._be(state_after(error))
                     return
             else:
                 return
-            await asyncio.sleep(pause_s * random.uniform(0.75, 1.25))  # noqa: S311
+            # Between the beginnings of two dials: one that came to nothing after long has waited enough.
+            rest_s = pause_s * random.uniform(0.75, 1.25) - (now_s() - began_s)  # noqa: S311
+            terminal = None
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), max(0.0, rest_s))
             pause_s = min(longest_s, pause_s * 2)
 
-    async def _dial_once(self) -> None:
+    async def _dial_once(self, terminal: Terminal | None) -> None:
         """Make one connection and wait until the agent has taken the link up on it."""
         began_s = now_s()
-        ssh = await dial(self.target, self._python, self._note_phase)
+        ssh = await self._dial_quickest(terminal)
         self._epoch += 1
         link = self.driver.link
         self._journal.begin(link.link_id, self._epoch, self._next_stream)
@@ -234,11 +339,36 @@ class HostLink:
         self._end_ssh()
         self._ssh = ssh
         log.info("up: epoch %d, ssh %d, %.2f s", self._epoch, ssh.pid, now_s() - began_s)
-        self.state = LinkState.UP
+        self.opened_by_person = terminal is not None and terminal.may_ask
+        self.reason = None
+        self._be(LinkState.UP)
         self._resumed.set()
         duration_s = self.outage.end()
         if duration_s is not None:
             self._telling = asyncio.ensure_future(self._tell_back(duration_s))
+
+    async def _dial_quickest(self, terminal: Terminal | None) -> SshProcess:
+        """Dial; when the host has been there before, more than once if that takes long.
+
+        A person at a terminal takes the time that it takes.
+        """
+        if terminal is not None or not self.driver.link.confirmed:
+            return await self._dial_timed(terminal)
+        try:
+            again = dial_again(self._dial_timed, self._usual_dial_s)
+            return await asyncio.wait_for(again, DIAL_DEADLINE_S)
+        except asyncio.TimeoutError:
+            raise Unreachable(
+                f"no answer within {DIAL_DEADLINE_S:.0f} s",
+                host=self.target.host,
+                phase=Phase.CONNECT.value,
+            ) from None
+
+    async def _dial_timed(self, terminal: Terminal | None = None) -> SshProcess:
+        began_s = now_s()
+        ssh = await dial(self.target, self._python, self._note_phase, terminal)
+        self._usual_dial_s = min(self._usual_dial_s or math.inf, now_s() - began_s)
+        return ssh
 
     async def _tell_back(self, duration_s: float) -> None:
         with contextlib.suppress(SshpykError):  # lost for good meanwhile, which is told otherwise
@@ -269,14 +399,19 @@ class HostLink:
             _settle(self._opening.answer, self._unreachable(reason))
         elif self.state is LinkState.UP and self.driver.carrier is None:
             log.warning("the connection to %s was lost: %s", self.target.host, reason)
-            self.state = LinkState.DIALING
+            self.reason = Unreachable(f"the connection was lost: {reason}", host=self.target.host)
             self.outage.begin(reason)
+            self._be(LinkState.DIALING)
             self._end_ssh()
             self._start_dialing()
 
     def _on_suspect(self) -> None:
-        """Dial a second connection beside the silent one; whichever speaks first goes on."""
-        if self._dialing is None:
+        """Dial a second connection beside the silent one; whichever speaks first goes on.
+
+        Not where the last one was refused for want of a person: the silent one is all that there is.
+        """
+        refused = self.reason is not None and state_after(self.reason) is not LinkState.DOWN
+        if self._dialing is None and not refused:
             log.warning("%s is silent; dialing again beside the old connection", self.target.host)
             self.outage.begin("no answer from it", SUSPECT_AFTER_S)
             self._start_dialing()
@@ -294,7 +429,8 @@ class HostLink:
         self.driver.leave("")
         self._journal.clear()
         self._use_link(Link(secrets.token_hex(16)))
-        self.state = LinkState.DOWN
+        self.reason = error
+        self._be(LinkState.DOWN)
         if opening is not None:
             _settle(opening.answer, error)
         rpc.fail_all(error)

@@ -100,6 +100,11 @@ class Kernels:
         """Whether any kernel lives or any local socket is bound."""
         return bool(self._kernels or self._waiting)
 
+    @property
+    def count(self) -> int:
+        """How many kernels live."""
+        return len(self._kernels)
+
     def summaries(self) -> list[dict[str, Any]]:
         """Describe each kernel for ``sshpyk ps``. Without the link nobody knows how it is."""
         return [

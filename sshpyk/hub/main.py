@@ -15,6 +15,7 @@ import sys
 from sshpyk.hub.address import hub_socket
 from sshpyk.hub.host import HostLink
 from sshpyk.hub.kernels import Kernels
+from sshpyk.hub.login import LOGIN_IDLE_S
 from sshpyk.hub.server import Server
 from sshpyk.paths import hub_log
 from sshpyk.ssh.command import SshTarget
@@ -46,7 +47,7 @@ async def live(target: SshTarget, path: str) -> None:
     if noted is not None:
         log.warning("taking over from a hub that was killed")
         loop.call_later(ADOPTION_S, lambda: asyncio.ensure_future(kernels.end_orphans()))
-    await _until_idle(server)
+    await _until_idle(server, host)
     log.info("leaving")
     listener.close()
     with contextlib.suppress(FileNotFoundError):  # asyncio removes it itself from 3.13 on
@@ -59,9 +60,9 @@ async def live(target: SshTarget, path: str) -> None:
     remove_if_empty(os.path.dirname(path))
 
 
-async def _until_idle(server: Server) -> None:
+async def _until_idle(server: Server, host: HostLink) -> None:
     busy_s = now_s()
-    while now_s() - busy_s < IDLE_S:
+    while now_s() - busy_s < (LOGIN_IDLE_S if host.is_up and host.opened_by_person else IDLE_S):
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(server.quit.wait(), _UPKEEP_S)
             return

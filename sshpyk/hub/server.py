@@ -12,7 +12,7 @@ If it ends before ``exited``, its kernel is killed. When the *hub* was killed, t
 and says ``{"op": "reattach", "request": …, "ticket": …}`` instead of ``launch``.
 
 ``{"op": "status"}`` answers one record at once, ``{"op": "survey", "python": …}`` adds what the host
-says, and ``{"op": "quit"}`` makes the hub leave.
+says, and ``{"op": "quit"}`` makes the hub leave. ``login`` is told in :mod:`.login`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import Any
 from sshpyk.errors import HubError, KernelError, SshpykError
 from sshpyk.hub.host import HostLink
 from sshpyk.hub.kernels import HubKernel, Kernels, LaunchRequest, Outcome, Ticket
+from sshpyk.hub.login import serve_login
 
 _Orders = asyncio.Future[dict[str, Any] | None]
 
@@ -71,14 +72,15 @@ class Server:
             writer.close()
 
     def status(self) -> dict[str, Any]:
-        """Return the state of the link and, apart from it, of each kernel."""
-        target, outage = self._host.target, self._host.outage
+        """Return the state of the link with the latest reason and, apart from it, each kernel's."""
+        target, outage, reason = self._host.target, self._host.outage, self._host.reason
         return {
             "pid": os.getpid(),
             "host": target.host,
             "ssh_config": target.ssh_config,
             "link": self._host.state.value,
-            "reason": outage.reason,
+            "reason": None if reason is None else reason.to_record(),
+            "away_reason": outage.reason,
             "away_s": outage.duration_s,
             "kernels": self._kernels.summaries(),
         }
@@ -93,6 +95,11 @@ class Server:
         log.warning("%s", text)
         for owner in self.owners:
             owner.notify(text)
+
+    @property
+    def host(self) -> HostLink:
+        """The link to the host."""
+        return self._host
 
     @property
     def kernels(self) -> Kernels:
@@ -125,6 +132,9 @@ class _Conversation:
                 request, ticket = LaunchRequest(**record["request"]), Ticket(**record["ticket"])
                 await self._own(self._server.kernels.reattach(request, ticket))
                 return
+            if record["op"] == "login":
+                await self._log_in(record)
+                return
             if record["op"] == "status":
                 self._say(**self._server.status())
             elif record["op"] == "survey":
@@ -145,6 +155,12 @@ class _Conversation:
     def notify(self, text: str) -> None:
         """Tell the owner something that a person should know."""
         self._say(event="notice", text=text)
+
+    async def _log_in(self, record: dict[str, Any]) -> None:
+        server = self._server
+        await serve_login(
+            server.host, lambda: server.kernels.count, record, self._reader, self._writer
+        )
 
     async def _read(self) -> dict[str, Any] | None:
         line = await self._reader.readline()

@@ -25,7 +25,7 @@ from sshpyk.link.pacing import PROGRESS_EVERY_BYTES, Pacing
 from sshpyk.link.stream import Message
 
 PING_IDLE_S = 10.0  # a quiet connection is asked this often
-PING_WAITING_S = 2.0  # ... and this often while something of ours is unacknowledged
+PING_WAITING_S = 2.0  # ... and so soon while something is unacknowledged, or once after DATA
 SUSPECT_AFTER_S = 5.0  # nothing received for so long after a question: dial another one
 
 
@@ -81,6 +81,7 @@ class Connection:
         self._last_received_s: float | None = None
         self._ping_sent_s: float | None = None
         self._ping_token = 0
+        self._data_since_question = False  # a kernel that was printing may have more to say
         self._hello_received = False
         self._held: list[Frame] = []  # what came behind a HELLO that is not answered yet
 
@@ -187,6 +188,7 @@ class Connection:
 
     def _on_data(self, data: frames.Data, now_s: float) -> Event | None:
         self._received_bytes += len(data.chunk)
+        self._data_since_question = True
         return self._attached_link().receive_data(data)
 
     def _on_ack(self, ack: frames.Ack, now_s: float) -> None:
@@ -267,7 +269,8 @@ class Connection:
             self._last_received_s = now_s
         if self._ping_sent_s is not None:
             return now_s - max(self._ping_sent_s, self._last_received_s) > SUSPECT_AFTER_S
-        patience_s = PING_WAITING_S if self._link.unacknowledged else PING_IDLE_S
+        hurry = self._link.unacknowledged or self._data_since_question
+        patience_s = PING_WAITING_S if hurry else PING_IDLE_S
         if now_s - self._last_received_s >= patience_s:
             self._ask(now_s)
         return False
@@ -275,6 +278,7 @@ class Connection:
     def _ask(self, now_s: float) -> None:
         self._ping_token += 1
         self._ping_sent_s = now_s
+        self._data_since_question = False
         self._control.append(frames.encode_ping(self._ping_token))
 
 

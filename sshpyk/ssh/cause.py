@@ -27,8 +27,8 @@ class Cause:
     """``pattern`` is searched with ``re.MULTILINE`` in the cleaned stderr.
 
     ``what`` and ``advice`` may use the pattern's groups, ``{host}``, ``{login}`` (the ssh command
-    of that host) and ``{q_GROUP}`` (a group quoted for a shell). ``exits``: the exit statuses for
-    which the row counts, None for all of them.
+    of that host), ``{reopen}`` (its ``sshpyk login``) and ``{q_GROUP}`` (a group quoted for a
+    shell). ``exits``: the exit statuses for which the row counts, None for all of them.
     """
 
     name: str

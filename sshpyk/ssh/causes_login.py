@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sshpyk.errors import AuthenticationFailed, HostKeyRejected, InvalidInput
+from sshpyk.errors import AuthenticationFailed, HostKeyChanged, HostKeyRejected, InvalidInput
 from sshpyk.ssh.cause import LATER, row
 
 _VERIFY = (
@@ -10,32 +10,29 @@ _VERIFY = (
     "only if it is the one shown, run: ssh-keygen -R {q_name}"
 )
 _CONFIRM = (
-    "log in once in a terminal, compare the fingerprint and answer the question: {login} true"
+    "in a terminal, run: {reopen}   compare the fingerprint and answer; start the kernel again"
 )
-_LOGIN = (
-    "try: {login} true   (asks for a passphrase: run ssh-add first; "
-    "asks for a password or a code: run sshpyk login {host})"
-)
+_LOGIN = "in a terminal, run: {reopen}   then start the kernel again (only a key to load? ssh-add)"
 _FIX_CONFIG = "correct the ssh config, then check it with: {login} -G"
 
 SECURITY = (
     row(
         "host key changed",
-        HostKeyRejected,
+        HostKeyChanged,
         r"[Hh]ost key for (?P<name>\S+) has changed and you have requested strict checking",
         "SECURITY: the host key of {name} has changed; somebody may be impersonating it",
         _VERIFY,
     ),
     row(
         "host key revoked",
-        HostKeyRejected,
+        HostKeyChanged,
         r"[Hh]ost key for (?P<name>\S+) was revoked and you have requested strict checking",
         "SECURITY: the host key of {name} is marked as revoked",
         "do not connect; ask the administrator of {host}",
     ),
     row(
         "man in the middle",
-        HostKeyRejected,
+        HostKeyChanged,
         r"(?P<method>\S+) authentication is disabled to avoid man-in-the-middle attacks",
         "SECURITY: the host key has changed and ssh sends no password there",
         "ask the administrator of {host} whether the host key was replaced, and see: {login}",
@@ -116,7 +113,7 @@ AUTHENTICATION = (
         + LATER
         + r"Permission denied \(",
         "the key {key} could not sign: {why}",
-        "unlock or touch the key, or add it again: ssh-add; then: {login} true",
+        "unlock or touch the key, or add it again: ssh-add; then: {reopen}",
     ),
     row(
         "permission denied",

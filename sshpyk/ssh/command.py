@@ -131,6 +131,16 @@ class SshTarget:
         ssh = "ssh" if Path(self.ssh).name == "ssh" else self.ssh
         return shlex.join([ssh, *_config_words(self.ssh_config), *words])
 
+    @property
+    def login_command(self) -> str:
+        """What a person pastes into a terminal to open the link where ssh has to ask."""
+        import shlex
+        import shutil
+
+        config = ["--ssh-config", self.ssh_config] if self.ssh_config else []
+        ssh = [] if self.ssh in ("ssh", shutil.which("ssh")) else ["--ssh", self.ssh]
+        return shlex.join(["sshpyk", "login", self.host, *config, *ssh])
+
 
 def _refuse_as_path(path: str, what: str) -> None:
     if not path or path.startswith("-") or re.search(r"[\x00-\x1f\x7f]", path):

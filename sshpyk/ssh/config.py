@@ -44,7 +44,14 @@ def resolve(target: SshTarget, timeout_s: float = 5.0) -> ResolvedHost:
     """
     said, status = _run(target, timeout_s)
     if status:
-        raise diagnose(said, status, host=target.host, phase=_PHASE, login=target.typed)
+        raise diagnose(
+            said,
+            status,
+            host=target.host,
+            phase=_PHASE,
+            login=target.typed,
+            reopen=target.login_command,
+        )
     return _record(target.host, _fields(said))
 
 

@@ -56,13 +56,20 @@ _NOISE = re.compile(
 
 
 def diagnose(
-    stderr_tail: str, exit_status: int | None, *, host: str, phase: str, login: str = ""
+    stderr_tail: str,
+    exit_status: int | None,
+    *,
+    host: str,
+    phase: str,
+    login: str = "",
+    reopen: str = "",
 ) -> SshpykError:
     """Return (not raise) the error that explains why ssh ended.
 
     ``exit_status`` is ssh's return code; None or a negative one (a signal) means that it was
     stopped. ``login`` is the command that a person pastes to log in (:attr:`SshTarget.typed`);
-    without it the advice says ``ssh HOST``. The result is a :class:`~sshpyk.errors.HostError`, or
+    without it the advice says ``ssh HOST``; ``reopen`` is the same for :attr:`SshTarget.login_command`.
+    The result is a :class:`~sshpyk.errors.HostError`, or
     an :class:`~sshpyk.errors.InvalidInput` when the local ssh config is at fault.
     """
     status = exit_status if exit_status is not None and exit_status >= 0 else None
@@ -72,6 +79,7 @@ def diagnose(
         **groups,
         "host": host,
         "login": login or _login(host),
+        "reopen": reopen or shlex.join(["sshpyk", "login", host]),
         "status": str(status),
         **{f"q_{name}": shlex.quote(text) for name, text in groups.items()},
     }

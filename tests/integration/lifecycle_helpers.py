@@ -66,14 +66,19 @@ class OwnHub:
         return [
             process
             for process in self.lab.laptop.processes(containing=str(self.config))
-            if "sshpyk add" not in process.args and process.state != "Z"
+            if not any(verb in process.args for verb in ("sshpyk add", "sshpyk login"))
+            and process.state != "Z"
         ]
 
     @property
     def pid(self) -> int:
         """The hub's process id. Fails unless there is exactly one."""
-        (hub,) = [process for process in self.processes() if "sshpyk.hub.main" in process.args]
-        return hub.pid
+        (hub,) = self.hub_pids()
+        return hub
+
+    def hub_pids(self) -> list[int]:
+        """Return the process ids of hubs: of one that was killed and its successor, for a moment."""
+        return [process.pid for process in self.processes() if "sshpyk.hub.main" in process.args]
 
     def only_hubs(self) -> bool:
         """Whether hubs alone are left: no ssh, no ssh of a ProxyJump."""
@@ -81,17 +86,28 @@ class OwnHub:
 
     def link_state(self) -> str:
         """Ask the hub how its link is."""
+        return str(self.status()["link"])
+
+    def status(self) -> dict[str, Any]:
+        """Ask the hub how it is."""
         client = reach_hub(SshTarget.parse(self.host, ssh_config=str(self.config)))
         client.say("status")
         answer = client.hear()
         client.close()
         assert answer is not None
-        return str(answer["link"])
+        return answer
 
     def connections(self) -> list[Process]:
-        """Return the ssh processes that the hub started (not those of ProxyJump)."""
+        """Return the ssh processes of the hub (not those of ProxyJump).
+
+        The hub's own are its children; those of a ``sshpyk login`` that has ended are init's.
+        """
         hub = self.pid
-        return [process for process in self.processes() if process.ppid == hub]
+        return [
+            process
+            for process in self.processes()
+            if process.ppid == hub or (process.ppid == 1 and process.pid != hub)
+        ]
 
     def connection(self) -> Process:
         """Return the one ssh process. Fails unless there is exactly one."""

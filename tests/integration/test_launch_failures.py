@@ -111,7 +111,8 @@ def wrong_key(bench: Bench) -> Case:
     key = bench.folder / "other_key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
     bench.configure(f"Host {bench.hub.host}\n IdentityFile {key}\n IdentitiesOnly yes")
-    says = ["ermission denied (publickey", f"ssh -F {bench.hub.config} {bench.hub.host} true"]
+    login = f"sshpyk login {bench.hub.host} --ssh-config {bench.hub.config} "
+    says = ["ermission denied (publickey", f"in a terminal, run: {login}"]
     return Case("AuthenticationFailed", bench.add_kernel(), says, CONNECTING)
 
 
@@ -123,12 +124,12 @@ def changed_host_key(bench: Bench) -> Case:
     known.write_text(f"{inside} {another.partition(' ')[2]}\n")
     bench.configure(f"Host {bench.hub.host}\n UserKnownHostsFile {known}")
     says = [f"the host key of {inside} has changed", "REMOTE HOST IDENTIFICATION HAS CHANGED"]
-    return Case("HostKeyRejected", bench.add_kernel(), says, CONNECTING)
+    return Case("HostKeyChanged", bench.add_kernel(), says, CONNECTING)
 
 
 def unknown_host_key(bench: Bench) -> Case:
     bench.configure(f"Host {bench.hub.host}\n UserKnownHostsFile {bench.folder}/nothing_known")
-    says = ["Host key verification failed", "not confirmed yet", "log in once in a terminal"]
+    says = ["Host key verification failed", "not confirmed yet", "run: sshpyk login"]
     return Case("HostKeyRejected", bench.add_kernel(), says, CONNECTING)
 
 

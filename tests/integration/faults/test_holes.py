@@ -16,7 +16,6 @@ from lab.faultproxy import BOTH, DOWN, UP
 from tests.integration.faults.bench import (
     RESUMED_WITHIN_S,
     Bench,
-    ResumedLate,
     assert_exact,
     session,
 )
@@ -34,20 +33,14 @@ from tests.integration.recorder import Recorder
 
 pytestmark = pytest.mark.timeout(240)
 
-TCP_BACKOFF = pytest.mark.xfail(
-    raises=ResumedLate,
-    strict=True,
-    reason="one dial at a time: it waits for TCP's next SYN, up to half of the hole's length later",
-)
-
 
 @pytest.mark.parametrize(
     "seconds",
     [
         1,
         10,
-        pytest.param(60, marks=TCP_BACKOFF),
-        pytest.param(600, marks=[TCP_BACKOFF, pytest.mark.slow, pytest.mark.timeout(900)]),
+        60,
+        pytest.param(600, marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
     ],
 )
 def test_f01_black_hole_loses_nothing_and_ends_with_a_second_dial(

@@ -23,7 +23,8 @@ KERNEL = {
 STATUS: dict[str, Any] = {
     "host": "gpu1",
     "link": "up",
-    "reason": "",
+    "reason": None,
+    "away_reason": "",
     "away_s": None,
     "kernels": [KERNEL],
 }
@@ -66,7 +67,7 @@ def test_link_that_is_up_and_its_kernel(run: Run, monkeypatch: pytest.MonkeyPatc
 def test_link_that_is_away_says_for_how_long_and_why(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    away = {"link": "dialing", "reason": "Connection timed out", "away_s": 75.2}
+    away = {"link": "dialing", "away_reason": "Connection timed out", "away_s": 75.2}
     unreachable = {"kernels": [{**KERNEL, "state": "unreachable"}]}
     serve(monkeypatch, {**STATUS, **away, **unreachable})
     first, second = run("ps").stdout.splitlines()

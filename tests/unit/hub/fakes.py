@@ -189,6 +189,8 @@ class FakeHost:
         self.joined = joined
         self.target = SshTarget("gpu1")
         self.state = LinkState.UP
+        self.reason: SshpykError | None = None
+        self.opened_by_person = False
         self.phase = ""
         self.on_notice: Callable[[str], None] = lambda text: None
         self.outage = Outage("gpu1", lambda text: self.on_notice(text))

@@ -19,7 +19,9 @@ from sshpyk.errors import (
     Unreachable,
 )
 from sshpyk.hub import dial as dial_module
-from sshpyk.hub.dial import SshProcess, dial
+from sshpyk.hub import ssh_process as ssh_process_module
+from sshpyk.hub.dial import dial
+from sshpyk.hub.ssh_process import SshProcess
 from sshpyk.ssh.command import SshTarget
 from tests.unit.agent.service_bench import alive
 from tests.unit.wire.harness import in_loop, until
@@ -215,7 +217,7 @@ async def test_a_cancelled_dial_leaves_no_ssh(stage: Stage):
 
 @in_loop
 async def test_an_ssh_that_ignores_its_end_is_killed(stage: Stage, monkeypatch):
-    monkeypatch.setattr(dial_module, "_END_PATIENCE_S", 0.1)
+    monkeypatch.setattr(ssh_process_module, "_END_PATIENCE_S", 0.1)
     stage.ssh(before="trap '' TERM HUP PIPE; while :; do sleep 0.05; done")
     dialing = asyncio.ensure_future(stage.dial())
     await until((stage.folder / "pids").exists)

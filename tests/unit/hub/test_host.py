@@ -14,15 +14,19 @@ import pytest
 
 from sshpyk.errors import (
     AuthenticationFailed,
+    HostKeyChanged,
     HostKeyRejected,
     HubError,
     KernelDied,
     LinkLost,
+    RemoteShellFailed,
     SshpykError,
     Unreachable,
 )
 from sshpyk.hub import host as host_module
-from sshpyk.hub.host import HostLink, LinkState
+from sshpyk.hub.dial import Terminal
+from sshpyk.hub.host import HostLink, LinkState, state_after
+from sshpyk.hub.ssh_process import SshProcess
 from sshpyk.link import connection as connection_module
 from sshpyk.link.connection import Connection, Event, HelloReceived
 from sshpyk.link.link import Link
@@ -56,6 +60,15 @@ class FakeSsh:
             os.close(self.stdout_fd)
 
 
+class Seat:
+    """A terminal with a person at it."""
+
+    may_ask = True
+
+    async def start(self, argv: list[str]) -> SshProcess:
+        raise NotImplementedError
+
+
 class FakeNetwork:
     """What ``dial`` meets: failures in turn, then an agent that keeps its links."""
 
@@ -63,6 +76,7 @@ class FakeNetwork:
         self.failures: list[SshpykError] = []
         self.dials = 0
         self.pythons: list[str] = []
+        self.terminals: list[Terminal | None] = []
         self.sshs: list[FakeSsh] = []
         self.wires: list[socket.socket] = []
         self.drivers: dict[str, LinkDriver] = {}
@@ -72,9 +86,14 @@ class FakeNetwork:
         self.may_dial.set()
 
     async def dial(
-        self, target: SshTarget, python: str, progress: Callable[[str], None]
+        self,
+        target: SshTarget,
+        python: str,
+        progress: Callable[[str], None],
+        terminal: Terminal | None,
     ) -> FakeSsh:
         self.dials += 1
+        self.terminals.append(terminal)
         self.pythons.append(python)
         progress(f"connecting with ssh: {target.host}")
         await self.may_dial.wait()
@@ -175,7 +194,7 @@ async def test_the_first_dials_failure_is_raised_to_all_and_the_next_wish_dials_
             *(host.bring_up("python3") for _ in range(3)), return_exceptions=True
         )
         assert results == [error] * 3
-        assert host.state is LinkState.DOWN
+        assert (host.state, host.reason) == (state_after(error), error)
         assert net.dials == 1
         await host.bring_up("python3")
         assert net.dials == 2
@@ -229,12 +248,163 @@ async def test_a_refusal_stops_the_dialing_until_somebody_wants_the_host_again(
         await host.bring_up("python3")
         net.failures = [AuthenticationFailed("the key was removed")]
         net.cut()
-        await until(lambda: host.state is LinkState.DOWN)
+        await until(lambda: host.state is LinkState.NEEDS_LOGIN)
         await asyncio.sleep(0.05)
         assert net.dials == 2
         waiting = asyncio.ensure_future(host.rpc.call("echo", text="kept"))
         await host.bring_up("python3")  # a person has logged in again
         assert await waiting == {"echo": "kept"}
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (AuthenticationFailed("denied"), LinkState.NEEDS_LOGIN),
+        (HostKeyRejected("unknown"), LinkState.NEEDS_LOGIN),
+        (HostKeyChanged("changed"), LinkState.HOST_KEY_CHANGED),
+        (RemoteShellFailed("no python"), LinkState.DOWN),
+    ],
+    ids=lambda value: getattr(value, "name", repr(value)),
+)
+@in_loop
+async def test_the_state_after_a_refusal_says_what_is_needed(
+    monkeypatch, tmp_path, error: SshpykError, state: LinkState
+):
+    async with network(monkeypatch, tmp_path) as (net, host):
+        told: list[tuple[LinkState, SshpykError | None]] = []
+        host.on_state = lambda state, reason: told.append((state, reason))
+        await host.bring_up("python3")
+        net.failures = [error]
+        net.cut()
+        await until(lambda: host.state is state)
+        assert [entry[0] for entry in told] == [
+            LinkState.DIALING,
+            LinkState.UP,
+            LinkState.DIALING,
+            state,
+        ]
+        assert "connection was lost" in str(told[2][1])
+        assert told[3] == (state, error)
+        assert host.driver.link.confirmed  # the kernels behind it are kept
+
+
+@in_loop
+async def test_a_launch_does_not_wait_for_the_pause_between_dials(monkeypatch, tmp_path):
+    async with network(monkeypatch, tmp_path) as (net, host):
+        await host.bring_up("python3")
+        monkeypatch.setattr(host_module, "BACKOFF_S", (600.0, 600.0))
+        net.failures = [Unreachable("no route")] * 2
+        net.cut()
+        await until(lambda: not net.failures[1:])
+        with pytest.raises(Unreachable):
+            await asyncio.wait_for(host.bring_up("python3"), 5)
+        await asyncio.wait_for(host.bring_up("python3"), 5)
+        assert net.dials == 4
+
+
+@in_loop
+async def test_a_login_brings_a_refused_link_back(monkeypatch, tmp_path):
+    async with network(monkeypatch, tmp_path) as (net, host):
+        await host.bring_up("~/env/bin/python")
+        net.failures = [AuthenticationFailed("the key was removed")]
+        net.cut()
+        await until(lambda: host.state is LinkState.NEEDS_LOGIN)
+        waiting = asyncio.ensure_future(host.rpc.call("echo", text="kept"))
+        seat = Seat()
+        assert await host.log_in("python3", seat)
+        assert await waiting == {"echo": "kept"}
+        assert (net.terminals, net.pythons) == ([None, None, seat], ["~/env/bin/python"] * 3)
+        assert (host.state, host.reason, host.opened_by_person) == (LinkState.UP, None, True)
+        assert not await host.log_in("python3", seat)
+        assert net.dials == 3
+
+
+@in_loop
+async def test_a_login_before_the_first_launch_opens_the_link_for_it(monkeypatch, tmp_path):
+    async with network(monkeypatch, tmp_path) as (net, host):
+        assert await host.log_in("python3", Seat())
+        await host.bring_up("~/env/bin/python")
+        assert net.pythons == ["python3"]
+        assert await host.rpc.call("echo", text="x") == {"echo": "x"}
+
+
+@pytest.mark.parametrize(
+    "error", [AuthenticationFailed("denied"), RemoteShellFailed("ssh was stopped")], ids=repr
+)
+@in_loop
+async def test_a_login_that_fails_leaves_the_link_to_the_next(
+    monkeypatch, tmp_path, error: SshpykError
+):
+    async with network(monkeypatch, tmp_path) as (net, host):
+        await host.bring_up("python3")
+        net.failures = [AuthenticationFailed("the key was removed"), error]
+        net.cut()
+        await until(lambda: host.state is LinkState.NEEDS_LOGIN)
+        with pytest.raises(type(error)):
+            await host.log_in("python3", Seat())
+        assert host.state is LinkState.NEEDS_LOGIN
+        assert isinstance(host.reason, AuthenticationFailed)
+        await asyncio.sleep(0.1)
+        assert net.dials == 3
+        assert await host.log_in("python3", Seat())
+
+
+@in_loop
+async def test_a_login_whose_person_goes_leaves_the_link_as_it_was(monkeypatch, tmp_path):
+    async with network(monkeypatch, tmp_path) as (net, host):
+        await host.bring_up("python3")
+        net.failures = [AuthenticationFailed("the key was removed")]
+        net.cut()
+        await until(lambda: host.state is LinkState.NEEDS_LOGIN)
+        net.may_dial.clear()
+        asking = asyncio.ensure_future(host.log_in("python3", Seat()))
+        await until(lambda: net.dials == 3)
+        assert host.state is LinkState.DIALING
+        with pytest.raises(HubError, match="another sshpyk login"):
+            await host.log_in("python3", Seat())
+        asking.cancel()
+        await asyncio.wait({asking})
+        assert host.state is LinkState.NEEDS_LOGIN
+        assert isinstance(host.reason, AuthenticationFailed)
+        net.may_dial.set()
+        await asyncio.sleep(0.1)
+        assert net.dials == 3
+
+
+@in_loop
+async def test_an_outage_is_retried_after_a_login_that_was_given_up(monkeypatch, tmp_path):
+    async with network(monkeypatch, tmp_path) as (net, host):
+        await host.bring_up("python3")
+        net.may_dial.clear()
+        net.cut()
+        await until(lambda: net.dials == 2)
+        asking = asyncio.ensure_future(host.log_in("python3", Seat()))
+        await until(lambda: net.dials == 3)
+        asking.cancel()
+        net.may_dial.set()
+        await until(lambda: host.is_up)
+        assert net.terminals[-1] is None
+        assert await host.rpc.call("echo", text="x") == {"echo": "x"}
+
+
+@in_loop
+async def test_a_silent_line_is_not_dialed_beside_again_where_a_person_is_needed(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setattr(driver_module, "TICK_S", 0.01)
+    monkeypatch.setattr(connection_module, "PING_IDLE_S", 0.02)
+    monkeypatch.setattr(connection_module, "SUSPECT_AFTER_S", 0.05)
+    async with network(monkeypatch, tmp_path) as (net, host):
+        await host.bring_up("python3")
+        net.failures = [AuthenticationFailed("a code is wanted")]
+        net.freeze()
+        await until(lambda: host.reason is not None)
+        await asyncio.sleep(0.2)
+        assert (net.dials, host.state) == (2, LinkState.UP)
+        waiting = asyncio.ensure_future(host.rpc.call("echo", text="x"))
+        assert await host.log_in("python3", Seat())
+        assert await waiting == {"echo": "x"}
+        await until(lambda: net.sshs[0].ended == 1)
 
 
 @in_loop

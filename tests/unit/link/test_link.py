@@ -280,6 +280,25 @@ def test_bye_is_reported_with_its_reason():
     assert events == [PeerLeft("idle")]
 
 
+def test_silence_after_messages_is_asked_about_soon_and_then_seldom():
+    pair = Pair()
+    pair.agent.link.open(1)
+    pair.connect()
+    pair.settle()
+    connection = pair.hub.connection
+    assert connection is not None
+    questions = []
+    for second in range(1, 31):
+        if second == 15:
+            pair.agent.link.send(1, b"output")
+        pair.now = float(second)
+        connection.tick(pair.now)
+        if connection._ping_sent_s == pair.now:
+            questions.append(second)
+        pair.settle()
+    assert questions == [11, 17, 27]  # of ticks a second apart
+
+
 def test_silence_after_a_question_makes_the_connection_suspect_and_any_byte_clears_it():
     pair = Pair()
     pair.connect()

@@ -135,6 +135,13 @@ def test_target_typed_is_what_a_person_pastes() -> None:
     assert SshTarget("gpu1", "/opt/ssh9").typed == "/opt/ssh9 gpu1"
 
 
+def test_target_login_command_names_the_same_link() -> None:
+    assert SshTarget("bob@gpu1:22").login_command == "sshpyk login bob@gpu1:22"
+    assert SshTarget.parse("gpu1").login_command == "sshpyk login gpu1"
+    target = SshTarget("gpu1", "/opt/ssh9", "/a b/c")
+    assert target.login_command == "sshpyk login gpu1 --ssh-config '/a b/c' --ssh /opt/ssh9"
+
+
 def _executable(path: Path) -> Path:
     path.write_text("#!/bin/sh\n")
     path.chmod(0o755)

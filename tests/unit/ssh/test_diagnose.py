@@ -13,6 +13,7 @@ import pytest
 from sshpyk.errors import (
     AuthenticationFailed,
     HostError,
+    HostKeyChanged,
     HostKeyRejected,
     InvalidInput,
     RemoteShellFailed,
@@ -90,9 +91,9 @@ fish:
 
 SAMPLES = [
     # Host keys
-    Sample("changed", CHANGED, HostKeyRejected, "SECURITY: the host key of [127.0.0.1]:22801"),
-    Sample("changed-at-hop", CHANGED + HOP_ENDED, HostKeyRejected, "SECURITY: the host key of"),
-    Sample("revoked", REVOKED, HostKeyRejected, "[127.0.0.1]:22801 is marked as revoked"),
+    Sample("changed", CHANGED, HostKeyChanged, "SECURITY: the host key of [127.0.0.1]:22801"),
+    Sample("changed-at-hop", CHANGED + HOP_ENDED, HostKeyChanged, "SECURITY: the host key of"),
+    Sample("revoked", REVOKED, HostKeyChanged, "[127.0.0.1]:22801 is marked as revoked"),
     Sample(
         "strict",
         "No ED25519 host key is known for [127.0.0.1]:22801 and you have requested strict checking.\n"
@@ -107,7 +108,7 @@ SAMPLES = [
     Sample(  # sshconnect.c
         "changed-unchecked",
         "Password authentication is disabled to avoid man-in-the-middle attacks.\n" + DENIED,
-        HostKeyRejected,
+        HostKeyChanged,
         "SECURITY",
     ),
     # The user's ssh config
@@ -462,7 +463,8 @@ def test_diagnose_names_the_cause(sample: Sample) -> None:
 def test_diagnose_stops_retrying_only_where_a_person_is_needed() -> None:
     waiting = {sample.kind for sample in SAMPLES if not sample.kind.retryable}
     assert waiting == {
-        *(AuthenticationFailed, HostError, HostKeyRejected, InvalidInput, RemoteShellFailed),
+        *(AuthenticationFailed, HostError, InvalidInput, RemoteShellFailed),
+        *(HostKeyChanged, HostKeyRejected),
     }
 
 
@@ -473,9 +475,10 @@ def test_causes_have_unique_names() -> None:
 
 def test_diagnose_advice_can_be_pasted() -> None:
     error = diagnose(DENIED, 255, host="bob@gpu:22", phase="x")
-    assert "ssh -p 22 bob@gpu true" in error.advice
-    error = diagnose(DENIED, 255, host="gpu", phase="x", login="ssh -F '/a b' gpu")
-    assert "ssh -F '/a b' gpu true" in error.advice
+    assert "run: sshpyk login bob@gpu:22 " in error.advice
+    reopen = "sshpyk login gpu --ssh-config '/a b'"
+    error = diagnose(DENIED, 255, host="gpu", phase="x", reopen=reopen)
+    assert f"run: {reopen} " in error.advice
 
 
 def test_diagnose_names_ssh_keygen_only_after_verifying() -> None:

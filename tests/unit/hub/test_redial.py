@@ -1,0 +1,99 @@
+"""Dials beside dials: the first that gets through is taken, the others are ended."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from sshpyk.errors import Unreachable
+from sshpyk.hub import redial
+from sshpyk.hub.ssh_process import SshProcess
+from sshpyk.hub.redial import AT_ONCE, dial_again
+from tests.unit.wire.harness import in_loop, until
+
+
+class Ssh:
+    def __init__(self) -> None:
+        self.ended = False
+
+    def end(self, *, close_pipes: bool) -> None:
+        self.ended = close_pipes
+
+
+class Line:
+    """Dials that hang until the test answers them."""
+
+    def __init__(self) -> None:
+        self.answers: list[asyncio.Future[Any]] = []
+        self.given_up = 0
+
+    async def dial(self) -> SshProcess:
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.answers.append(answer)
+        try:
+            return cast(SshProcess, await answer)
+        except asyncio.CancelledError:
+            self.given_up += 1
+            raise
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redial, "EVERY_S", 0.02)
+
+
+@in_loop
+async def test_a_dial_that_hangs_gets_another_beside_it_and_the_first_answer_is_taken():
+    line, ssh = Line(), Ssh()
+    dialing = asyncio.ensure_future(dial_again(line.dial, 0.0))
+    await until(lambda: len(line.answers) == 2)
+    line.answers[1].set_result(ssh)
+    assert await dialing is cast(Any, ssh)
+    assert line.given_up == len(line.answers) - 1
+    assert not ssh.ended
+
+
+@in_loop
+async def test_in_a_long_hole_dials_follow_each_other_and_only_some_are_under_way():
+    line = Line()
+    dialing = asyncio.ensure_future(dial_again(line.dial, 0.0))
+    await until(lambda: len(line.answers) == 10)
+    assert len(line.answers) - line.given_up <= AT_ONCE
+    dialing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await dialing
+    await until(lambda: line.given_up == len(line.answers))
+
+
+@in_loop
+async def test_two_that_answer_at_once_leave_one():
+    line, both = Line(), [Ssh(), Ssh()]
+    dialing = asyncio.ensure_future(dial_again(line.dial, 0.0))
+    await until(lambda: len(line.answers) == 2)
+    for answer, ssh in zip(line.answers, both, strict=False):
+        answer.set_result(ssh)
+    assert await dialing in cast(Any, both)
+    assert [ssh.ended for ssh in both].count(True) == 1
+
+
+@in_loop
+async def test_what_the_first_that_fails_meets_is_raised_and_no_other_goes_on():
+    line = Line()
+    dialing = asyncio.ensure_future(dial_again(line.dial, 0.0))
+    await until(lambda: len(line.answers) == 2)
+    line.answers[1].set_exception(Unreachable("refused", host="gpu1"))
+    with pytest.raises(Unreachable, match="refused"):
+        await dialing
+    assert line.given_up == len(line.answers) - 1
+
+
+@in_loop
+async def test_a_login_that_always_takes_long_is_not_hurried():
+    line, ssh = Line(), Ssh()
+    dialing = asyncio.ensure_future(dial_again(line.dial, 5.0))
+    await asyncio.sleep(0.2)
+    assert len(line.answers) == 1
+    line.answers[0].set_result(ssh)
+    assert await dialing is cast(Any, ssh)
