@@ -9,12 +9,15 @@ from sshpyk.kernelconfig import RemoteKernel
 
 
 def launch_record(
-    remote: RemoteKernel, connection_file: str, env: dict[str, str]
+    remote: RemoteKernel,
+    connection_file: str,
+    env: dict[str, str],
+    iopub_limits: dict[str, float] | None = None,
 ) -> dict[str, Any]:
     """Return the JSON-ready request for :class:`sshpyk.standin.Request`.
 
-    ``env`` is what the kernel gets beside the host's own environment. Raises InvalidInput for a
-    host, an ssh or a config that cannot be.
+    ``env`` is what the kernel gets beside the host's own environment; ``iopub_limits`` are those of
+    the Jupyter server that it is for. Raises InvalidInput for a host, an ssh or a config that cannot be.
     """
     if remote.mount_local_on_remote and remote.sshfs_enabled:
         raise InvalidInput(
@@ -33,5 +36,6 @@ def launch_record(
             "launch_timeout_s": remote.launch_timeout,
             "env": {**env, **remote.kernel_env},
             "cwd": remote.remote_cwd or "",
+            **({"iopub_limits": iopub_limits} if iopub_limits else {}),
         },
     }

@@ -22,6 +22,7 @@ from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from tornado.web import HTTPError
 
 from sshpyk.errors import HubError, SshpykError, error_from_record
+from sshpyk.iopub_limits import iopub_limits
 from sshpyk.kernelconfig import RemoteKernel
 from sshpyk.launch import launch_record
 
@@ -97,6 +98,7 @@ class SSHKernelProvisioner(LocalProvisioner):
             self._remote,
             os.path.realpath(self._manager.connection_file),
             self._environment_to_send(environment),
+            iopub_limits(self._manager),
         )
         self._drop_notices()
         ours, theirs = socket.socketpair()

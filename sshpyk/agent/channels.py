@@ -14,13 +14,15 @@ import logging
 from collections import OrderedDict
 from typing import Any, Callable, NamedTuple, Sequence
 
+from sshpyk.agent.gaps import StreamTextPolicy
 from sshpyk.agent.sockets import WRITER_PAUSE_S, KernelSocket, channel_address
+from sshpyk.agent.spool import StreamBacklog
 from sshpyk.agent.zmtp import ZmtpPeer
 from sshpyk.link.stream import Message
 from sshpyk.wire import kernel_messages
 from sshpyk.wire.clock import now_s
 from sshpyk.wire.driver import LinkDriver
-from sshpyk.wire.jupyter_messages import DELIMITER
+from sshpyk.wire.jupyter_messages import DELIMITER, Signer
 from sshpyk.wire.kernel_messages import CONTROL, IOPUB, SHELL, STDIN
 
 NAMES = {SHELL: "shell", STDIN: "stdin", CONTROL: "control"}
@@ -30,6 +32,7 @@ _WELCOME_PATIENCE_S = 0.05
 _DRAIN_POLL_S = 0.02
 _OUTPUT_PATIENCE_S = 1.0  # how long output that never pauses may hold a reply
 _READS_BEFORE_REPLY = 64
+_CROWDED_POLL_S = 0.1
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +53,12 @@ class KernelChannels:
         self._streams = streams
         driver.link.open(streams.main)
         driver.link.open(streams.control, urgent=True)
+        self._policy = StreamTextPolicy(Signer(info["key"], info["signature_scheme"]))
+        backlog = driver.link.backlog_of(streams.main)
+        self._backlog = backlog if isinstance(backlog, StreamBacklog) else None
+        if self._backlog is not None:
+            self._backlog.policy = self._policy
+        self._unread_since_s: float | None = None  # output that there is no room for
         self._iopub: KernelSocket | None = None
         self._clients: OrderedDict[bytes, dict[int, KernelSocket]] = OrderedDict()
         self._held: list[tuple[int, list[bytes]]] = []  # replies that wait for their output
@@ -60,7 +69,7 @@ class KernelChannels:
         self._listening = asyncio.get_running_loop().create_future()
         # Sees requests first (channel, seen, parts); returns whether it has dealt with one itself.
         self.intercept: Callable[[int, int, list[bytes]], bool] = lambda channel, seen, parts: False
-        # Sees what goes to the clients on the main stream: channel, number, parts.
+        # Sees what goes to the clients on the main stream: channel, place in the stream, parts.
         self.on_published: Callable[[int, int, Sequence[bytes]], None] = lambda *_: None
 
     # Start
@@ -113,13 +122,17 @@ class KernelChannels:
         if channel not in NAMES or not parts:
             log.warning("dropped a message for channel %d with %d parts", channel, len(parts))
             return True
-        if self.intercept(channel, message.seen, parts):
+        if self.intercept(channel, self.place_seen(message.seen), parts):
             return True
         sockets = self._client(parts[0])
         if sockets is None or sockets[channel].send(parts[1:]):
             return True
         self._consume_when_drained(sockets[channel], message.stream)
         return False
+
+    def place_seen(self, seen: int) -> int:
+        """Return ``seen``, which counts what the hub was sent, as a count of what was published."""
+        return self._driver.link.place_of(self._streams.main, seen)
 
     def inject(self, parts: Sequence[bytes]) -> None:
         """Send a control message of our own to the kernel; its reply goes nowhere."""
@@ -172,6 +185,36 @@ class KernelChannels:
                 self._note_listening()
             else:
                 self.publish(IOPUB, parts)
+        if self._backlog is not None and self._backlog.crowded and self._unread_since_s is None:
+            self._leave_output_unread(messages[-1])
+
+    def _leave_output_unread(self, last: list[bytes]) -> None:
+        """Read no output while the backlog has no room for it. The kernel may drop some: say so later.
+
+        The last resort: text that could be dropped instead has been. What comes before a reply is
+        read with it.
+        """
+        if self._iopub is not None:
+            log.warning("reading no output: the backlog is full")
+            self._unread_since_s = now_s()
+            self._iopub.pause()
+            self._read_output_again(_parent_header(last))
+
+    def _read_output_again(self, parent_header: bytes) -> None:
+        """Go on once there is room; the notice belongs to what was running then."""
+        if self._iopub is None or self._backlog is None or self._unread_since_s is None:
+            return
+        if not self._backlog.has_room:
+            loop = asyncio.get_running_loop()
+            loop.call_later(_CROWDED_POLL_S, self._read_output_again, parent_header)
+            return
+        silent_s, self._unread_since_s = now_s() - self._unread_since_s, None
+        text = (
+            f"[sshpyk: output was not read for {silent_s:.0f} s, because the backlog was full;"
+            " the kernel may have dropped some of it]\n"
+        )
+        self.publish(IOPUB, self._policy.words(text, parent_header))
+        self._iopub.resume()
 
     def _from_client_socket(
         self, channel: int, identity: bytes, messages: list[list[bytes]]
@@ -216,9 +259,9 @@ class KernelChannels:
         except ValueError as error:
             log.warning("dropped what the kernel said on channel %d: %s", channel, error)
             return
-        number = self._driver.send(stream, payload)
+        place = self._driver.send(stream, payload)
         if channel != CONTROL:
-            self.on_published(channel, number, parts)
+            self.on_published(channel, place, parts)
 
     # End
 
@@ -246,6 +289,11 @@ class KernelChannels:
 def _close_all(sockets: dict[int, KernelSocket]) -> None:
     for kernel_socket in sockets.values():
         kernel_socket.close()
+
+
+def _parent_header(parts: list[bytes]) -> bytes:
+    frame = parts.index(DELIMITER) + 3 if DELIMITER in parts else len(parts)
+    return parts[frame] if frame < len(parts) else b"{}"
 
 
 def _is_welcome(parts: list[bytes]) -> bool:

@@ -107,7 +107,7 @@ class Kernel:
 
     def interrupt(self, seen: int) -> None:
         """Interrupt the cell that runs, or ran when the client had been handed ``seen`` messages."""
-        self._answers.interrupt(seen)
+        self._answers.interrupt(self._channels.place_seen(seen))
 
     async def stop(self, grace_s: float) -> None:
         """End the kernel: ask it, then SIGTERM, then SIGKILL. With no grace, at once."""

@@ -15,6 +15,7 @@ import signal
 import socket
 
 from sshpyk.agent.service import Book, Places, Service
+from sshpyk.agent.spool import Spool
 from sshpyk.link.connection import Connection, Event, HelloReceived, Incompatible
 from sshpyk.link.frames import LinkProtocolError
 from sshpyk.link.link import Link
@@ -62,6 +63,7 @@ class Agent:
         self._listener = listener
         self._places = places
         self._book = Book()
+        self._spool = Spool(places.logs)
         self._links: dict[str, _HeldLink] = {}
         self._loop = asyncio.get_running_loop()
         self._leave = asyncio.Event()
@@ -130,7 +132,7 @@ class Agent:
         self._newcomers -= 1
         link_id = event.hello.link_id
         held = self._links.get(link_id)
-        link = held.driver.link if held is not None else Link(link_id)
+        link = held.driver.link if held is not None else Link(link_id, self._spool.backlog)
         try:
             events = carrier.connection.answer(link, event.hello)
         except LinkProtocolError as error:

@@ -26,7 +26,7 @@ class Places(NamedTuple):
     """Where the agent keeps things on the host."""
 
     sockets: str  # private, short, emptied when the agent leaves
-    logs: str  # what kernels wrote to stdout and stderr
+    logs: str  # what kernels wrote to stdout and stderr; the spool's files, which have no names
 
 
 class Book:

@@ -112,6 +112,16 @@ class KernelSocket:
         """
         return not self._closed and self._read_once()
 
+    def pause(self) -> None:
+        """Do not read by ourselves any more, until :meth:`resume`."""
+        if not self._closed:
+            self._loop.remove_reader(self._socket)
+
+    def resume(self) -> None:
+        """Read again what arrives."""
+        if not self._closed:
+            self._loop.add_reader(self._socket, self.read)
+
     def drain(self) -> None:
         """Hand over all that a dead kernel left in the socket."""
         for _ in range(_DRAIN_READS):

@@ -18,9 +18,11 @@ import zmq
 
 from sshpyk.errors import HubError
 from sshpyk.hub.offline import KernelInfo
+from sshpyk.hub.replay import IopubLimits, ReplayPace
 from sshpyk.link.stream import MAX_MESSAGE_BYTES, Message
 from sshpyk.wire import kernel_messages
-from sshpyk.wire.driver import LinkDriver
+from sshpyk.wire.clock import now_s
+from sshpyk.wire.driver import LinkDriver, Pace
 from sshpyk.wire.jupyter_messages import Signer
 from sshpyk.wire.kernel_messages import CONTROL, EXITED, IOPUB, SHELL, STDIN
 
@@ -117,14 +119,21 @@ class Endpoints:
     # A kernel behind them
 
     def attach(
-        self, driver: LinkDriver, streams: tuple[int, int], on_exit: Callable[[int], None]
+        self,
+        driver: LinkDriver,
+        streams: tuple[int, int],
+        on_exit: Callable[[int], None],
+        limits: IopubLimits | None = None,
     ) -> None:
-        """Join the sockets to a kernel's streams (main, control); ``on_exit`` gets its status."""
+        """Join the sockets to a kernel's streams (main, control); ``on_exit`` gets its status.
+
+        ``limits``: what the client drops output above; a backlog is handed over below them.
+        """
         self._driver, self._streams, self._on_exit = driver, streams, on_exit
         driver.link.open(streams[0])
         self.delivered = driver.link.consumed_seq(streams[0])
         self._kernel_info = KernelInfo(self._signer)
-        driver.claim(streams[0], self._from_kernel)
+        driver.claim(streams[0], self._from_kernel, pace=_pace_below(limits))
         driver.claim(streams[1], self._from_kernel, urgent=True)
         self._drop_waiting_control()
         for channel in _ROUTED:
@@ -254,6 +263,13 @@ class Endpoints:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
             log.debug("dropped a message for a client that has gone")
+
+
+def _pace_below(limits: IopubLimits | None) -> Pace | None:
+    if limits is None:
+        return None
+    pace = ReplayPace(limits)
+    return lambda message: 0.0 if message.end else pace.delay_s(message.payload, now_s())
 
 
 def _readable(bound: zmq.Socket[bytes]) -> bool:

@@ -20,6 +20,7 @@ import zmq
 from sshpyk.errors import HubError, KernelError, LaunchTimeout, SshpykError
 from sshpyk.hub.endpoints import Endpoints
 from sshpyk.hub.host import HostLink
+from sshpyk.hub.replay import IopubLimits
 
 SUBSCRIPTION_PATIENCE_S = 3.0  # a client needs 0.1 s or more to come back to its endpoints
 _LONGEST_S = 1e7  # far beyond any launch, and what an event loop can wait for
@@ -32,7 +33,10 @@ Outcome = int | SshpykError
 
 @dataclass(frozen=True)
 class LaunchRequest:
-    """What a stand-in asks for. ``env`` is what is added to the host's own environment."""
+    """What a stand-in asks for. ``env`` is what is added to the host's own environment.
+
+    ``iopub_limits``: those of the Jupyter server that the kernel is for, as :class:`IopubLimits`.
+    """
 
     connection_file: str
     python: str
@@ -40,6 +44,12 @@ class LaunchRequest:
     launch_timeout_s: float
     env: dict[str, str] = field(default_factory=dict)
     cwd: str = ""
+    iopub_limits: dict[str, float] | None = None
+
+    @property
+    def limits(self) -> IopubLimits | None:
+        """The limits as a record."""
+        return IopubLimits(**self.iopub_limits) if self.iopub_limits else None
 
     def __post_init__(self) -> None:
         """Raise TypeError for a request that could not be carried out: it came over a socket."""
@@ -197,7 +207,10 @@ class Kernels:
         self._kernels[kernel.kernel_id] = kernel
         main, control = kernel.ticket.streams
         kernel.endpoints.attach(
-            self._host.driver, (main, control), lambda status: self._ended(kernel, status)
+            self._host.driver,
+            (main, control),
+            lambda status: self._ended(kernel, status),
+            kernel.request.limits,
         )
 
     async def reattach(self, request: LaunchRequest, ticket: Ticket) -> HubKernel:

@@ -32,6 +32,7 @@ MAX_BYE_BYTES = 4096
 
 FLAG_LAST_CHUNK = 1  # this chunk completes its message
 FLAG_END = 2  # the (empty) message is the last of its stream
+FLAG_REPLAYED = 4  # the message was queued before this connection, or behind one that was
 
 HELLO, DATA, ACK, PROGRESS, PING, PONG, BYE = range(1, 8)
 

@@ -7,8 +7,9 @@ continue from the byte that the peer said it expects.
 
 from __future__ import annotations
 
+from sshpyk.link.backlog import Backlog, MakeBacklog
 from sshpyk.link.frames import Ack, Data, Hello, LinkProtocolError, Position
-from sshpyk.link.stream import Message, Receiver, Sender
+from sshpyk.link.stream import Chunk, Message, Receiver, Sender
 
 MAX_STREAMS = 1024  # that are not over, of 3 KB each; a kernel has two
 
@@ -16,8 +17,8 @@ MAX_STREAMS = 1024  # that are not over, of 3 KB each; a kernel has two
 class Stream:
     """Both halves of one stream; ``urgent`` streams are sent before all others."""
 
-    def __init__(self, number: int, *, urgent: bool) -> None:
-        self.sender = Sender(number)
+    def __init__(self, number: int, backlog: Backlog | None, *, urgent: bool) -> None:
+        self.sender = Sender(number, backlog)
         self.receiver = Receiver(number)
         self.urgent = urgent
 
@@ -29,10 +30,15 @@ class Stream:
 
 
 class Link:
-    """The streams of one link. See the package's docstring for who calls what."""
+    """The streams of one link. See the package's docstring for who calls what.
 
-    def __init__(self, link_id: str) -> None:
+    ``make_backlog`` gives each stream a place for what memory has no room for; without one all that
+    waits is kept in memory.
+    """
+
+    def __init__(self, link_id: str, make_backlog: MakeBacklog | None = None) -> None:
         self.link_id = link_id
+        self._make_backlog = make_backlog
         self.epoch = 0  # of the attached connection, or of the last that was
         self.confirmed = False  # the peer has said HELLO: it holds state of ours
         self._restarted = False  # our process replaced another, and the peer does not know it yet
@@ -68,7 +74,8 @@ class Link:
                 raise ValueError("no stream has the number %d" % number)
             if number in self._over:
                 raise ValueError("stream %d is over" % number)
-            self._streams[number] = Stream(number, urgent=urgent)
+            backlog = self._make_backlog(number) if self._make_backlog else None
+            self._streams[number] = Stream(number, backlog, urgent=urgent)
             self._turns.append(number)
         else:
             stream.urgent = stream.urgent or urgent
@@ -78,13 +85,20 @@ class Link:
         return number in self._over
 
     def send(self, number: int, payload: bytes, *, seen: int | None = None) -> int:
-        """Queue a message on a stream and return its number; it is kept until the peer has taken it.
+        """Queue a message on a stream and return its place; it is kept until the peer has taken it.
 
         ``seen`` is what it says its sender had seen: by default what was consumed of this stream.
         """
         return self._streams[number].sender.push(
             payload, self.consumed_seq(number) if seen is None else seen
         )
+
+    def place_of(self, number: int, seq: int) -> int:
+        """Return what :meth:`send` returned, or will, for what follows the messages below ``seq``.
+
+        ``seq`` counts what the peer got; of what was sent, some may have been dropped.
+        """
+        return self._streams[number].sender.place_of(seq)
 
     def consumed_seq(self, number: int) -> int:
         """Return how many messages of a stream its consumer has taken."""
@@ -106,6 +120,15 @@ class Link:
         """Bytes queued on a stream that the peer has not acknowledged."""
         stream = self._streams.get(number)
         return stream.sender.backlog_bytes if stream else 0
+
+    def backlog_of(self, number: int) -> Backlog | None:
+        """Return where messages of a stream wait that memory has no room for."""
+        return self._streams[number].sender.backlog
+
+    def close(self) -> None:
+        """Forget what is queued: nobody will fetch it."""
+        for stream in self._streams.values():
+            stream.sender.close()
 
     @property
     def backlog(self) -> tuple[int, int]:
@@ -202,7 +225,7 @@ class Link:
         """Whether :meth:`next_chunk` would return one."""
         return any(stream.sender.ready for stream in self._streams.values())
 
-    def next_chunk(self, limit_bytes: int) -> tuple[Data, memoryview] | None:
+    def next_chunk(self, limit_bytes: int) -> tuple[Data, Chunk] | None:
         """Return the next chunk in fair order: urgent streams first, then each stream in turn."""
         chosen = None
         for place, number in enumerate(self._turns):
@@ -221,5 +244,6 @@ class Link:
         stream = self._streams.get(number)
         if stream is not None and stream.over and number not in self._acks_due:
             self._over[number] = stream.receiver.position
+            stream.sender.close()
             del self._streams[number]
             self._turns.remove(number)

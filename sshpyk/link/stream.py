@@ -8,14 +8,26 @@ rewinds it to the byte that the peer expects next, inside a message if it was cu
 Credit: the receiver allows bytes up to a cumulative position: what its consumer has taken, plus what
 has arrived of an unfinished message, plus a window. A large message therefore always makes progress,
 while finished messages that nobody takes hold the sender back.
+
+A sender may have a :class:`~sshpyk.link.backlog.Backlog` for what memory has no room for. Messages get
+their number when they enter the sender's own queue, after they came back from there.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple
+from typing import NamedTuple, Union
 
-from sshpyk.link.frames import FLAG_END, FLAG_LAST_CHUNK, Ack, Data, LinkProtocolError, Position
+from sshpyk.link.backlog import Backlog, Unnumbered
+from sshpyk.link.frames import (
+    FLAG_END,
+    FLAG_LAST_CHUNK,
+    FLAG_REPLAYED,
+    Ack,
+    Data,
+    LinkProtocolError,
+    Position,
+)
 
 CREDIT_WINDOW_BYTES = 8 * 1024 * 1024
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024 * 1024
@@ -27,7 +39,7 @@ class Message(NamedTuple):
     ``seen`` is the number of messages of the opposite direction that the *sender* had passed on when it
     sent this one (a kernel's control stream counts its main one): what its user could have seen.
     ``end`` marks the (empty) last message.
-    ``start`` counts the bytes of the messages before it.
+    ``start`` counts the bytes of the messages before it. ``replayed``: it waited for a connection.
     """
 
     stream: int
@@ -36,29 +48,35 @@ class Message(NamedTuple):
     seen: int
     end: bool
     start: int = 0
+    replayed: bool = False
+
+
+Chunk = Union[bytes, memoryview]
 
 
 class _Outgoing:
     """A message in the sender's hands; ``start`` is its cumulative position in the stream."""
 
-    __slots__ = ("end", "payload", "seen", "seq", "start")
+    __slots__ = ("end", "payload", "place", "seen", "seq", "start")
 
-    def __init__(self, seq: int, payload: bytes, seen: int, start: int, *, end: bool) -> None:
+    def __init__(self, seq: int, start: int, message: Unnumbered) -> None:
         self.seq = seq
-        self.payload = payload
-        self.seen = seen
         self.start = start
-        self.end = end
+        self.place, self.payload, self.seen, self.end = message
 
 
 class Sender:
     """The outgoing half of a stream."""
 
-    def __init__(self, stream: int) -> None:
+    def __init__(self, stream: int, backlog: Backlog | None = None) -> None:
         self.stream = stream
         self.finished = False
-        self.backlog_bytes = 0  # not acknowledged, sent or not
+        self.backlog = backlog
+        self._held_bytes = 0  # numbered and not acknowledged, sent or not
+        self._pushed = 0
+        self._replay_below = 0  # what was pushed before this place has waited for a connection
         self._next_seq = 0
+        self._shifts = [(0, 0)]  # from this number on, places are higher by so much
         self._next_start = 0
         self._offset = 0  # of the first waiting message: what was sent of it
         self._waiting: deque[_Outgoing] = deque()
@@ -67,48 +85,98 @@ class Sender:
         self._acked_seq = 0
 
     def push(self, payload: bytes, seen: int, *, end: bool = False) -> int:
-        """Queue a message and return its number; ``end`` makes it the last one."""
+        """Queue a message and return its place; ``end`` makes it the last one.
+
+        The place counts what was pushed before; a number counts what the peer gets.
+        """
         if self.finished:
             raise ValueError("stream %d is finished" % self.stream)
-        message = _Outgoing(self._next_seq, payload, seen, self._next_start, end=end)
-        self._waiting.append(message)
-        self._next_seq += 1
-        self._next_start += len(payload)
-        self.backlog_bytes += len(payload)
+        message = Unnumbered(self._pushed, payload, seen, end)
+        self._pushed += 1
         self.finished = end
-        return message.seq
+        if self._replay_below:
+            # What is queued behind a replay is part of it.
+            self._replay_below = self._pushed if self._replaying else 0
+        backlog = self.backlog
+        if backlog is None or (not backlog.count and backlog.admits(len(payload))):
+            self._number(message)
+        else:
+            backlog.store(message)
+        return message.place
+
+    def _number(self, message: Unnumbered) -> None:
+        shift = message.place - self._next_seq
+        if shift != self._shifts[-1][1]:
+            self._shifts.append((self._next_seq, shift))
+        self._waiting.append(_Outgoing(self._next_seq, self._next_start, message))
+        size = len(message.payload)
+        self._next_seq += 1
+        self._next_start += size
+        self._held_bytes += size
+        if self.backlog is not None:
+            self.backlog.keep(message.payload)
+
+    @property
+    def _replaying(self) -> bool:
+        waits_from = self._waiting[0].place if self._waiting else self._pushed
+        stored = self.backlog is not None and self.backlog.count > 0
+        return waits_from < self._replay_below or stored
+
+    @property
+    def backlog_bytes(self) -> int:
+        """What is not acknowledged, sent or not."""
+        return self._held_bytes + (self.backlog.size_bytes if self.backlog else 0)
+
+    def place_of(self, seq: int) -> int:
+        """Return the place of what follows the messages below number ``seq``."""
+        latest_first = (shift for since, shift in reversed(self._shifts) if since < seq)
+        return seq + next(latest_first, self._shifts[0][1])
 
     @property
     def ready(self) -> bool:
         """Whether :meth:`next_chunk` has something that credit allows to send."""
-        if not self._waiting:
+        if not self._waiting and not self._fetch():
             return False
         message = self._waiting[0]
         return message.start + self._offset < self._credit or len(message.payload) == self._offset
 
+    def _fetch(self) -> bool:
+        if self.backlog is None or not self.backlog.count:
+            return False
+        for message in self.backlog.fetch():
+            self._number(message)
+        return bool(self._waiting)
+
     @property
     def backlog_messages(self) -> int:
         """How many messages the peer has not acknowledged."""
-        return len(self._waiting) + len(self._sent)
+        stored = self.backlog.count if self.backlog else 0
+        return len(self._waiting) + len(self._sent) + stored
 
     @property
     def drained(self) -> bool:
         """Whether the peer has acknowledged everything."""
-        return not self._waiting and not self._sent
+        stored = self.backlog is not None and self.backlog.count > 0
+        return not (self._waiting or self._sent or stored)
 
-    def next_chunk(self, limit_bytes: int) -> tuple[Data, memoryview]:
+    def next_chunk(self, limit_bytes: int) -> tuple[Data, Chunk]:
         """Return the next chunk's frame fields and its bytes. Call only while :attr:`ready`."""
         message = self._waiting[0]
-        allowed = max(0, self._credit - message.start - self._offset)
-        chunk = memoryview(message.payload)[self._offset :][: min(limit_bytes, allowed)]
-        fields = Data(self.stream, message.seq, self._offset, message.seen, 0, b"")
-        self._offset += len(chunk)
-        if self._offset == len(message.payload):
-            flags = FLAG_LAST_CHUNK | (FLAG_END if message.end else 0)
-            fields = fields._replace(flags=flags)
+        payload, offset = message.payload, self._offset
+        allowed = max(0, self._credit - message.start - offset)
+        size = min(limit_bytes, allowed, len(payload) - offset)
+        chunk: Chunk
+        if isinstance(payload, bytes):
+            chunk = memoryview(payload)[offset : offset + size]
+        else:
+            chunk = payload.read(offset, size)
+        flags = FLAG_REPLAYED if message.place < self._replay_below else 0
+        self._offset += size
+        if self._offset == len(payload):
+            flags |= FLAG_LAST_CHUNK | (FLAG_END if message.end else 0)
             self._sent.append(self._waiting.popleft())
             self._offset = 0
-        return fields, chunk
+        return Data(self.stream, message.seq, offset, message.seen, flags, b""), chunk
 
     def acknowledge(self, ack: Ack) -> None:
         """Free what the peer's consumer has taken. Raises LinkProtocolError for what was not sent."""
@@ -117,8 +185,22 @@ class Sender:
             raise LinkProtocolError("ACK of message %d, sent %d" % (ack.seq, sent_below))
         self._acked_seq = max(self._acked_seq, ack.seq)
         while self._sent and self._sent[0].seq < ack.seq:
-            self.backlog_bytes -= len(self._sent.popleft().payload)
+            payload = self._sent.popleft().payload
+            self._held_bytes -= len(payload)
+            if self.backlog is not None:
+                self.backlog.free(payload)
         self._credit = max(self._credit, ack.credit)
+
+    def close(self) -> None:
+        """Forget what is queued: the link is given up."""
+        queued = [*self._sent, *self._waiting]
+        self._sent.clear()
+        self._waiting.clear()
+        self._held_bytes = 0
+        if self.backlog is not None:
+            for message in queued:
+                self.backlog.free(message.payload)
+            self.backlog.close()
 
     def continue_from(self, position: Position) -> None:
         """Number what is queued from the peer's position on: our process has replaced another.
@@ -129,6 +211,7 @@ class Sender:
             message.seq += position.seq
             message.start += position.start
         self._next_seq += position.seq
+        self._shifts = [(position.seq, -position.seq)]
         self._next_start += position.start
         self._acked_seq = position.seq
         self._credit = position.start + CREDIT_WINDOW_BYTES
@@ -169,6 +252,7 @@ class Sender:
         while self._waiting and self._waiting[0].seq < seq:
             self._sent.append(self._waiting.popleft())
         self._offset = offset
+        self._replay_below = self._pushed
 
 
 class Receiver:
@@ -246,7 +330,8 @@ class Receiver:
         self._next_seq += 1
         self._unconsumed_sizes.append(len(payload))
         self.ended = bool(data.flags & FLAG_END)
-        return Message(self.stream, data.seq, payload, data.seen, self.ended, start)
+        replayed = bool(data.flags & FLAG_REPLAYED)
+        return Message(self.stream, data.seq, payload, data.seen, self.ended, start, replayed)
 
     def consume(self) -> None:
         """Note that the oldest message that was handed out has been taken by its consumer."""

@@ -2,13 +2,14 @@
 
 The same at both ends. A consumer claims a stream with a handler; the handler returns whether it has
 taken the message, and otherwise calls :meth:`LinkDriver.consumed` when it has. Messages of a stream
-that nobody has claimed yet wait.
+that nobody has claimed yet wait; so do those that a consumer's pace does not let pass.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from typing import Callable
 
 from sshpyk.link.connection import Broken, Event, Incompatible, PeerLeft, Resumed
@@ -18,6 +19,7 @@ from sshpyk.wire.carrier import Carrier
 from sshpyk.wire.clock import now_s
 
 Handler = Callable[[Message], bool]
+Pace = Callable[[Message], float]  # 0: the message may pass now; else how many seconds to wait
 
 TICK_S = 1.0
 # How long an acknowledgement waits for a message to ride along with. The hub's go soon: when a bastion
@@ -44,19 +46,27 @@ class LinkDriver:
         self.on_incompatible: Callable[[Carrier, tuple[int, ...]], None] = lambda carrier, _: None
         self.on_left: Callable[[], None] = lambda: None
         self._handlers: dict[int, Handler] = {}
-        self._unclaimed: dict[int, list[Message]] = {}
+        self._paces: dict[int, Pace] = {}
+        self._waiting: dict[int, deque[Message]] = {}
         self._ack_planned = False
         self._loop = asyncio.get_running_loop()
         self._tick_timer = self._loop.call_later(TICK_S, self._tick)
 
     # What consumers do
 
-    def claim(self, stream: int, handler: Handler, *, urgent: bool = False) -> None:
-        """Hand every message of ``stream`` to ``handler``, beginning with those that wait."""
+    def claim(
+        self, stream: int, handler: Handler, *, urgent: bool = False, pace: Pace | None = None
+    ) -> None:
+        """Hand every message of ``stream`` to ``handler``, beginning with those that wait.
+
+        ``pace`` is asked about messages that waited for a connection, and about those behind them.
+        """
         self.link.open(stream, urgent=urgent)
         self._handlers[stream] = handler
-        for message in self._unclaimed.pop(stream, []):
-            self._hand_over(message)
+        self._paces.pop(stream, None)
+        if pace is not None:
+            self._paces[stream] = pace
+        self._hand_over_waiting(stream)
 
     def abandon(self, stream: int) -> None:
         """Drop what comes on ``stream`` from now on, and end our direction of it."""
@@ -66,13 +76,13 @@ class LinkDriver:
         self.finish(stream)
 
     def send(self, stream: int, payload: bytes, *, seen: int | None = None) -> int:
-        """Queue a message and return its number; it arrives once, whatever happens to the connection.
+        """Queue a message and return its place; it arrives once, whatever happens to the connection.
 
         ``seen`` is what it says its sender had seen: by default what was consumed of this stream.
         """
-        number = self.link.send(stream, payload, seen=seen)
+        place = self.link.send(stream, payload, seen=seen)
         self.wake()
-        return number
+        return place
 
     def finish(self, stream: int) -> None:
         """End our direction of ``stream`` after what was queued."""
@@ -122,10 +132,11 @@ class LinkDriver:
         carrier, self.carrier = self.carrier, None
         if carrier is not None:
             carrier.close(carrier.connection.leave(reason))
+        self.link.close()
 
     def _on_event(self, carrier: Carrier, event: Event) -> None:
         if isinstance(event, Message):
-            self._hand_over(event)
+            self._on_message(event)
         elif isinstance(event, Resumed):
             if event.known:
                 self.carry_by(carrier)
@@ -137,11 +148,30 @@ class LinkDriver:
         elif isinstance(event, Broken):
             log.warning("connection %d: %s", carrier.connection.epoch, event.reason)
 
+    def _on_message(self, message: Message) -> None:
+        stream = message.stream
+        if stream in self._waiting or stream not in self._handlers:
+            self._waiting.setdefault(stream, deque()).append(message)
+        elif message.replayed and stream in self._paces:
+            self._waiting[stream] = deque([message])
+            self._hand_over_waiting(stream)
+        else:
+            self._hand_over(message)
+
+    def _hand_over_waiting(self, stream: int) -> None:
+        waiting = self._waiting.get(stream)
+        while waiting and stream in self._handlers:
+            pace = self._paces.get(stream)
+            delay_s = pace(waiting[0]) if pace else 0.0
+            if delay_s > 0:
+                self._loop.call_later(delay_s, self._hand_over_waiting, stream)
+                return
+            self._hand_over(waiting.popleft())
+        if not waiting:
+            self._waiting.pop(stream, None)
+
     def _hand_over(self, message: Message) -> None:
-        handler = self._handlers.get(message.stream)
-        if handler is None:
-            self._unclaimed.setdefault(message.stream, []).append(message)
-            return
+        handler = self._handlers[message.stream]
         if message.end:
             del self._handlers[message.stream]
         self.before_hand_over(message)

@@ -1,5 +1,8 @@
 """A kernel that prints as many numbers as the cell says, one message each, as fast as it can.
 
+A second word in the cell is the number of characters that each line is filled up to, a third one
+how many seconds to wait before.
+
 Run on the remote by the tests: ``burst_kernel.py FILE``. ipykernel's own queue towards a subscriber is
 limited to 1000 messages and drops what is too much; this one's is not.
 """
@@ -8,6 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 
 import zmq
 from jupyter_client.session import Session
@@ -58,8 +62,11 @@ def answer(session, sockets, channel):
         reply.update(protocol_version="5.3", implementation="burst", banner="",
                      implementation_version="1", language_info=language)  # fmt: skip
     elif kind == "execute_request":
-        for number in range(int(content["code"])):
-            publish("stream", {"name": "stdout", "text": str(number)})
+        count, size, wait_s = map(int, (content["code"] + " 0 0").split()[:3])
+        time.sleep(wait_s)
+        for number in range(count):
+            text = str(number).ljust(size - 1, ".") + "\n" if size else str(number)
+            publish("stream", {"name": "stdout", "text": text})
         reply.update(execution_count=1, user_expressions={})
     elif kind == "shutdown_request":
         reply["restart"] = content["restart"]

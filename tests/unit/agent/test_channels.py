@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +14,8 @@ import zmq
 
 from sshpyk.agent import channels as channels_module
 from sshpyk.agent.channels import KernelChannels, Streams
+from sshpyk.agent.spool import Limits, Spool
+from sshpyk.link.link import Link
 from sshpyk.wire import kernel_messages
 from sshpyk.wire.jupyter_messages import Signer
 from sshpyk.wire.kernel_messages import CONTROL, EXITED, IOPUB, SHELL, STDIN
@@ -23,8 +26,9 @@ MAIN, CTRL = 1, 3
 
 
 class Bench:
-    def __init__(self, joined: Joined, folder: Path, receive_hwm: int) -> None:
+    def __init__(self, joined: Joined, folder: Path, receive_hwm: int, spool: Spool) -> None:
         self.joined = joined
+        self.spool = spool
         self.kernel = KernelSockets(ipc_info(folder), receive_hwm=receive_hwm)
         self.channels = KernelChannels(self.kernel.info, joined.agent, Streams(MAIN, CTRL))
         self.main, self.control = KernelInbox(), KernelInbox()
@@ -37,6 +41,10 @@ class Bench:
         await self.channels.wait_listening()
         await self.kernel.subscribed()
 
+    @property
+    def notices(self) -> int:
+        return sum(b"[sshpyk: output was not read" in parts[-1] for parts in self.main.of(IOPUB))
+
     def ask(self, channel: int, *parts: bytes) -> None:
         stream = CTRL if channel == CONTROL else MAIN
         self.joined.hub.send(stream, kernel_messages.pack(channel, parts))
@@ -44,10 +52,11 @@ class Bench:
 
 @asynccontextmanager
 async def bench(
-    folder: Path, *, receive_hwm: int = 0, listening: bool = True
+    folder: Path, *, receive_hwm: int = 0, listening: bool = True, limits: Limits | None = None
 ) -> AsyncIterator[Bench]:
-    async with Joined() as joined:
-        made = Bench(joined, folder, receive_hwm)
+    spool = Spool(str(folder), limits)
+    async with Joined(Link("ab" * 16, spool.backlog)) as joined:
+        made = Bench(joined, folder, receive_hwm, spool)
         try:
             if listening:
                 await made.listen()
@@ -310,3 +319,65 @@ async def test_an_outage_loses_and_repeats_nothing(short_folder: Path):
         made.joined.connect()
         await until(lambda: len(made.main.unpacked) == 301)
         assert [parts[0] for parts in made.main.of(IOPUB)] == [b"%d" % i for i in range(300)]
+
+
+# When the backlog is full
+
+TINY = Limits(
+    memory_bytes=20_000,
+    file_bytes=40_000,
+    hard_memory_bytes=60_000,
+    file_segment_bytes=10_000,
+    memory_segment_bytes=5_000,
+)
+
+
+def printed(signer: Signer, kind: str, text: str) -> list[bytes]:
+    content = {"name": "stdout", "text": text}
+    return signer.message(kind, content, identities=[b"t"], parent_header=b'{"msg_id": "cell"}')
+
+
+@in_loop
+async def test_text_that_no_backlog_could_hold_is_declared_where_it_was(
+    short_folder: Path,
+):
+    async with bench(short_folder, limits=TINY) as made:
+        signer = Signer("k", "hmac-sha256")
+        await made.joined.cut_and_noticed()
+        for index in range(400):
+            made.kernel.send("iopub", *printed(signer, "stream", f"{index:03}\n" * 250))
+        made.kernel.send("iopub", *printed(signer, "error", "kept"))
+        spool = made.spool
+        await until(lambda: spool.dropped_bytes > 200_000)
+        await asyncio.sleep(0.05)
+        assert spool.memory_bytes <= TINY.hard_memory_bytes + 64 * 1024  # a stream's own share
+        made.joined.connect()
+        await until(lambda: made.main.unpacked and b"kept" in made.main.unpacked[-1][1][-1])
+        contents = [json.loads(parts[-1]) for parts in made.main.of(IOPUB)[:-1]]
+        lines = [line for one in contents for line in one["text"].splitlines()]
+        notices = [at for at, line in enumerate(lines) if line.startswith("[sshpyk: ")]
+        assert len(notices) == 1
+        dropped = int(lines[notices[0]].split()[1].replace(",", ""))
+        assert len(lines) - 1 + dropped == 400 * 250
+        expected = [f"{index:03}" for index in range(400) for _ in range(250)]
+        assert lines[: notices[0]] == expected[: notices[0]]
+        assert lines[notices[0] + 1 :] == expected[notices[0] + dropped :]
+
+
+@in_loop
+async def test_output_that_must_not_be_dropped_is_left_unread_and_that_is_said(
+    short_folder: Path,
+):
+    async with bench(short_folder, limits=TINY) as made:
+        signer = Signer("k", "hmac-sha256")
+        await made.joined.cut_and_noticed()
+        for _ in range(400):
+            made.kernel.send("iopub", *printed(signer, "display_data", "x" * 10_000))
+        await until(lambda: made.channels._unread_since_s is not None)
+        await asyncio.sleep(0.05)
+        backlog = made.joined.agent.link.backlog_bytes(MAIN)
+        await asyncio.sleep(0.05)
+        assert made.joined.agent.link.backlog_bytes(MAIN) == backlog < 2_000_000
+        made.joined.connect()
+        await until(lambda: len(made.main.unpacked) == 400 + made.notices)
+        assert made.notices >= 1

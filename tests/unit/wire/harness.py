@@ -106,9 +106,9 @@ class Inbox:
 class Joined:
     """A hub's driver and an agent's, joined by a socket pair that can be cut and made anew."""
 
-    def __init__(self) -> None:
+    def __init__(self, agent_link: Link | None = None) -> None:
         self.hub = LinkDriver(Link("ab" * 16))
-        self.agent = LinkDriver(Link("ab" * 16))
+        self.agent = LinkDriver(agent_link or Link("ab" * 16))
         self.epoch = 0
         self.lost: list[str] = []
         self.resumed: list[bool] = []

@@ -257,3 +257,51 @@ async def test_a_silent_carrier_is_suspect_after_a_question(monkeypatch):
     asyncio.get_running_loop().remove_reader(agent_carrier._read_fd)  # it stops to listen
     await asyncio.wait_for(suspected.wait(), 5)
     joined.close()
+
+
+# Pace
+
+
+@in_loop
+async def test_what_waited_for_a_connection_passes_at_the_consumers_pace():
+    async with Joined() as joined:
+        asked: list[bytes] = []
+
+        def pace(message: Message) -> float:
+            asked.append(message.payload)
+            return 0.01 if asked.count(message.payload) == 1 else 0.0
+
+        inbox = Inbox()
+        joined.hub.claim(1, inbox, pace=pace)
+        joined.agent.link.open(1)
+        joined.agent.send(1, b"live")
+        await until(lambda: inbox.payloads == [b"live"])
+        assert asked == []
+        await joined.cut_and_noticed()
+        for payload in (b"a", b"b", b"c"):
+            joined.agent.send(1, payload)
+        joined.connect()
+        await joined.up()
+        joined.agent.send(1, b"behind")
+        await until(lambda: len(asked) > 0)
+        assert joined.hub.link._streams[1].receiver.consumed_seq < 5
+        await until(lambda: inbox.payloads == [b"live", b"a", b"b", b"c", b"behind"])
+        assert asked.count(b"c") == 2
+        asked.clear()
+        joined.agent.send(1, b"live again")
+        await until(lambda: inbox.payloads[-1] == b"live again")
+        assert asked == []
+
+
+@in_loop
+async def test_abandoning_a_stream_does_not_wait_for_its_pace():
+    async with Joined() as joined:
+        joined.hub.claim(1, Inbox(), pace=lambda message: 1000.0)
+        joined.agent.link.open(1)
+        await joined.cut_and_noticed()
+        joined.agent.send(1, b"a")
+        joined.agent.abandon(1)
+        joined.connect()
+        await joined.up()
+        joined.hub.abandon(1)
+        await until(lambda: joined.hub.link.is_over(1))
