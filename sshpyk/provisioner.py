@@ -43,6 +43,37 @@ def shown_by_jupyter(error: SshpykError) -> SshpykError:
     return cast(SshpykError, shown)
 
 
+class Notices:
+    """What the stand-in says for people goes to Jupyter's log, while Jupyter's loop runs."""
+
+    def __init__(self, connected: socket.socket, received: bytes, log: Any) -> None:
+        self._connected = connected
+        self._log = log
+        self._received = received
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(connected, self._read)
+
+    def _read(self) -> None:
+        try:
+            data = self._connected.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.close()
+            return
+        *lines, self._received = (self._received + data).split(b"\n")
+        for line in lines:
+            self._log.warning("sshpyk: %s", json.loads(line).get("notice", ""))
+
+    def close(self) -> None:
+        """Stop listening; idempotent."""
+        if self._connected.fileno() >= 0 and not self._loop.is_closed():
+            self._loop.remove_reader(self._connected)
+        self._connected.close()
+
+
 class SSHKernelProvisioner(LocalProvisioner):
     """Launch a kernel on a host, through a stand-in. See the module."""
 
@@ -52,6 +83,7 @@ class SSHKernelProvisioner(LocalProvisioner):
         config = {key: kwargs.pop(key) for key in list(kwargs) if key not in traits}
         super().__init__(**kwargs)
         self._remote = RemoteKernel.from_config(config)
+        self._notices: Notices | None = None
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
         """Start the stand-in and return when the kernel listens.
@@ -66,6 +98,7 @@ class SSHKernelProvisioner(LocalProvisioner):
             os.path.realpath(self._manager.connection_file),
             self._environment_to_send(environment),
         )
+        self._drop_notices()
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         try:
@@ -75,7 +108,8 @@ class SSHKernelProvisioner(LocalProvisioner):
             kwargs.update(pass_fds=[fd], cwd=None)
             info = await super().launch_kernel([*command, *self._label()], **kwargs)
             theirs.close()
-            await self._await_ready(ours, record)
+            rest = await self._await_ready(ours, record)
+            self._notices = Notices(ours, rest, self.log)
         except BaseException as error:
             await self._end_stand_in()
             if isinstance(error, SshpykError):
@@ -83,8 +117,19 @@ class SSHKernelProvisioner(LocalProvisioner):
             raise
         finally:
             theirs.close()
-            ours.close()
+            if self._notices is None:
+                ours.close()
         return info
+
+    async def cleanup(self, restart: bool = False) -> None:  # noqa: FBT001, FBT002
+        """Let go of the ended stand-in (called by KernelManager)."""
+        self._drop_notices()
+        await super().cleanup(restart)
+
+    def _drop_notices(self) -> None:
+        if self._notices is not None:
+            self._notices.close()
+            self._notices = None
 
     @property
     def _manager(self) -> KernelManager:
@@ -109,13 +154,16 @@ class SSHKernelProvisioner(LocalProvisioner):
             if key in own or key == "JPY_SESSION_NAME" or os.environ.get(key) != value
         }
 
-    async def _await_ready(self, ours: socket.socket, record: dict[str, Any]) -> None:
-        """Send the request and wait for the outcome, without holding up Jupyter's loop."""
+    async def _await_ready(self, ours: socket.socket, record: dict[str, Any]) -> bytes:
+        """Send the request and wait for the outcome, without holding up Jupyter's loop.
+
+        Returns what came behind it.
+        """
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(ours, json.dumps(record).encode() + b"\n")
         answer = b""
         patience_s = self._remote.launch_timeout + _GRACE_S
-        while not answer.endswith(b"\n"):
+        while b"\n" not in answer:
             try:
                 data = await asyncio.wait_for(loop.sock_recv(ours, 65536), patience_s)
             except asyncio.TimeoutError:
@@ -127,9 +175,11 @@ class SSHKernelProvisioner(LocalProvisioner):
                     "the stand-in ended without a word; its words are in the Jupyter server's log"
                 )
             answer += data
-        outcome = json.loads(answer)
+        line, _, rest = answer.partition(b"\n")
+        outcome = json.loads(line)
         if "error" in outcome:
             raise error_from_record(outcome["error"])
+        return rest
 
     def _failure(self, what: str) -> HubError:
         return HubError(what, host=self._remote.ssh_host_alias, phase="launching")

@@ -22,6 +22,7 @@ import select
 import signal
 import socket
 import sys
+import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sshpyk.errors import HubError, InvalidInput, SshpykError, error_from_record
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
 PROVISIONER_FD = "--provisioner-fd"  # always the first word
 _PARENT_POLL_S = 1.0
+_REATTACH_TRIES = 5
+_REATTACH_FORGET_S = 10.0
+_REATTACH_PAUSE_S = 0.1
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -44,16 +48,29 @@ class Request:
         self.launch: dict[str, Any] = record["launch"]
         self.shutdown_timeout_s = float(record["shutdown_timeout_s"])
         self._report = report
+        self._reported = False
 
     def report(self, **outcome: Any) -> None:
-        """Tell whoever started us how the launch went; a command line reads our stderr."""
-        if self._report is not None:
-            with contextlib.suppress(OSError):
-                self._report.sendall(json.dumps(outcome).encode() + b"\n")
-                self._report.close()
-            self._report = None  # a failure after the launch is for the log of whoever started us
+        """Tell whoever started us how the launch went; an error after it goes to stderr."""
+        if self._report is not None and not self._reported:
+            self._send(outcome)
         elif "error" in outcome:
             print(error_from_record(outcome["error"]), file=sys.stderr)  # noqa: T201
+        self._reported = True
+
+    def notify(self, text: str) -> None:
+        """Say what a person should know: on stderr, and to the log of a Jupyter server."""
+        print(f"sshpyk: {text}", file=sys.stderr, flush=True)  # noqa: T201
+        if self._report is not None:
+            self._send({"notice": text})
+
+    def _send(self, record: dict[str, Any]) -> None:
+        assert self._report is not None
+        try:
+            self._report.sendall(json.dumps(record).encode() + b"\n", socket.MSG_DONTWAIT)
+        except OSError:  # a provisioner that has gone, or never reads
+            self._report.close()
+            self._report = None
 
 
 def read_request(argv: list[str]) -> Request:
@@ -104,6 +121,10 @@ class StandIn:
     def __init__(self, request: Request, hub: HubClient) -> None:
         self._request = request
         self._hub = hub
+        self._reattached = 0
+        self._reattached_s = time.monotonic()
+        self._ticket: dict[str, Any] | None = None
+        self._unsaid: list[int] = []
         self._parent = os.getppid() if "JPY_PARENT_PID" in os.environ else 0
         self._wakeup, wakeup = socket.socketpair()
         self._wakeup.setblocking(False)
@@ -115,7 +136,7 @@ class StandIn:
 
     def stand(self) -> int:
         """Launch the kernel and return its exit status when it has ended."""
-        self._hub.say("launch", **self._request.launch)
+        self._hub.say("launch", request=self._request.launch)
         while True:
             self._wait()
             for number in self._pending_signals():
@@ -126,6 +147,33 @@ class StandIn:
                 status = self._on_record(self._hub.hear())
                 if status is not None:
                     return status
+
+    def _reattach(self) -> None:
+        """The hub was killed: start another and give it the kernel that ours was."""
+        host = self._request.target.host
+        if time.monotonic() - self._reattached_s > _REATTACH_FORGET_S:
+            self._reattached = 0
+        self._reattached += 1
+        self._reattached_s = time.monotonic()
+        if self._reattached > _REATTACH_TRIES:
+            raise HubError("the local hub process goes away again and again", host=host)
+        time.sleep(_REATTACH_PAUSE_S)  # a killed process may still hold its socket for a moment
+        self._hub.close()
+        self._hub = reach_hub(self._request.target)
+        with contextlib.suppress(OSError):  # it has gone as well: heard as its silence
+            self._take_up_with_the_next()
+
+    def _take_up_with_the_next(self) -> None:
+        host = self._request.target.host
+        if self._ticket is None:
+            self._hub.say("launch", request=self._request.launch)
+            return
+        words = "the local hub was replaced; what passed it in its last moment may be lost"
+        self._request.notify(f"{host}: {words}")
+        self._hub.say("reattach", request=self._request.launch, ticket=self._ticket)
+        unsaid, self._unsaid = self._unsaid, []
+        for number in unsaid:
+            self._on_signal(number)
 
     def _wait(self) -> None:
         if not self._hub.has_more:
@@ -142,24 +190,24 @@ class StandIn:
             return b""
 
     def _on_signal(self, number: int) -> None:
-        with contextlib.suppress(
-            OSError
-        ):  # a hub that has gone is noticed by what it says: nothing
+        try:
             if number == signal.SIGINT:
                 self._hub.say("interrupt")
             elif number in (signal.SIGTERM, signal.SIGHUP):
                 self._hub.say("stop", grace_s=self._request.shutdown_timeout_s)
+        except OSError:
+            self._unsaid.append(number)  # the hub has gone; the next one is told
 
     def _on_record(self, record: dict[str, Any] | None) -> int | None:
         if record is None:
-            raise HubError(
-                "the local hub process has gone",
-                host=self._request.target.host,
-                advice="its log is in the state folder; see docs/how-it-works.md",
-            )
+            self._reattach()
+            return None
         if record["event"] == "failed":
             raise error_from_record(record["error"])
+        if record["event"] == "notice":
+            self._request.notify(record["text"])
         if record["event"] == "ready":
+            self._ticket = record["ticket"]
             self._request.report(ready=True)
         return int(record["status"]) if record["event"] == "exited" else None
 

@@ -58,8 +58,10 @@ class KernelChannels:
         self.welcomes = False  # the kernel has greeted our subscription
         self.on_welcome: Callable[[], None] = lambda: None
         self._listening = asyncio.get_running_loop().create_future()
-        # Sees control requests first; returns whether it has answered the request itself.
-        self.intercept: Callable[[list[bytes]], bool] = lambda parts: False
+        # Sees requests first (channel, seen, parts); returns whether it has dealt with one itself.
+        self.intercept: Callable[[int, int, list[bytes]], bool] = lambda channel, seen, parts: False
+        # Sees what goes to the clients on the main stream: channel, number, parts.
+        self.on_published: Callable[[int, int, Sequence[bytes]], None] = lambda *_: None
 
     # Start
 
@@ -111,7 +113,7 @@ class KernelChannels:
         if channel not in NAMES or not parts:
             log.warning("dropped a message for channel %d with %d parts", channel, len(parts))
             return True
-        if channel == CONTROL and self.intercept(parts):
+        if self.intercept(channel, message.seen, parts):
             return True
         sockets = self._client(parts[0])
         if sockets is None or sockets[channel].send(parts[1:]):
@@ -206,7 +208,9 @@ class KernelChannels:
     def publish(self, channel: int, parts: Sequence[bytes]) -> None:
         """Send a message of the kernel's (or in its name) to the hub."""
         stream = self._streams.control if channel == CONTROL else self._streams.main
-        self._driver.send(stream, kernel_messages.pack(channel, parts))
+        number = self._driver.send(stream, kernel_messages.pack(channel, parts))
+        if channel != CONTROL:
+            self.on_published(channel, number, parts)
 
     # End
 

@@ -12,12 +12,11 @@ import shlex
 import signal
 from typing import Any, Awaitable, Callable
 
+from sshpyk.agent.answers import Answers
 from sshpyk.agent.channels import KernelChannels, Streams
 from sshpyk.agent.process import KernelProcess
 from sshpyk.errors import KernelDied
 from sshpyk.wire.driver import LinkDriver
-from sshpyk.wire.jupyter_messages import Signer
-from sshpyk.wire.kernel_messages import CONTROL, IOPUB
 
 _CONNECT_POLL_S = (0.005, 0.02)
 _TERM_GRACE_S = 1.0
@@ -44,11 +43,9 @@ class Kernel:
         self.driver = driver
         self.state = KernelState.STARTING
         self.status: int | None = None
-        self._signer = Signer(process.info["key"], process.info["signature_scheme"])
         self._channels = KernelChannels(process.info, driver, streams)
-        self._channels.intercept = self._intercept
+        self._answers = Answers(process, self._channels)
         self._ended = asyncio.Event()
-        self._asked_to_end = False
 
     async def wait_ready(self) -> None:
         """Return when the kernel listens. Raises :class:`KernelDied` with its last words."""
@@ -108,19 +105,16 @@ class Kernel:
 
     # What may be asked of it
 
-    def interrupt(self) -> None:
-        """Interrupt the running cell, in the way that the host's kernelspec asks for."""
-        if self.process.spec.interrupt_mode == "message":
-            self._channels.inject(self._signer.message("interrupt_request", {}))
-        else:
-            self.process.signal(signal.SIGINT)
+    def interrupt(self, seen: int) -> None:
+        """Interrupt the cell that runs, or ran when the client had been handed ``seen`` messages."""
+        self._answers.interrupt(seen)
 
     async def stop(self, grace_s: float) -> None:
         """End the kernel: ask it, then SIGTERM, then SIGKILL. With no grace, at once."""
         if grace_s > 0 and self.state is KernelState.RUNNING:
             # A client that asked already has waited as long as it cares to.
-            if not self._asked_to_end:
-                self._channels.inject(self._signer.message("shutdown_request", {"restart": False}))
+            if not self._answers.shutdown_asked:
+                self._answers.inject("shutdown_request", {"restart": False})
                 if await self._ends_within(grace_s):
                     return
             self.process.signal(signal.SIGTERM)
@@ -135,42 +129,6 @@ class Kernel:
         except asyncio.TimeoutError:
             return False
         return True
-
-    def _intercept(self, parts: list[bytes]) -> bool:
-        """Answer an ``interrupt_request`` for a kernel that knows signals only.
-
-        The client's kernelspec may say ``message`` where the host's says ``signal``. A
-        ``shutdown_request`` passes, but is remembered.
-        """
-        request = self._signer.read(parts)
-        if request is None:
-            return False
-        kind = request.header.get("msg_type")
-        self._asked_to_end = self._asked_to_end or kind == "shutdown_request"
-        if kind != "interrupt_request" or self.process.spec.interrupt_mode == "message":
-            return False
-        parent = request.header_bytes
-        self._publish_status("busy", parent)
-        self.process.signal(signal.SIGINT)
-        reply = self._signer.message(
-            "interrupt_reply",
-            {"status": "ok"},
-            identities=request.identities,
-            parent_header=parent,
-        )
-        self._channels.publish(CONTROL, reply)
-        self._publish_status("idle", parent)
-        return True
-
-    def _publish_status(self, state: str, parent_header: bytes) -> None:
-        """Say in the kernel's place that it begins or has ended to serve a request."""
-        status = self._signer.message(
-            "status",
-            {"execution_state": state},
-            identities=[b"status"],
-            parent_header=parent_header,
-        )
-        self._channels.publish(IOPUB, status)
 
 
 def describe_status(status: int | None) -> str:
@@ -191,4 +149,9 @@ def _advice(log_tail: str, argv: list[str]) -> str:
 
 def summary(kernel: Kernel) -> dict[str, Any]:
     """Return what is known of a kernel, for lists."""
-    return {"kernel_id": kernel.kernel_id, "pid": kernel.process.pid, "state": kernel.state.value}
+    return {
+        "kernel_id": kernel.kernel_id,
+        "name": kernel.process.info["kernel_name"],
+        "pid": kernel.process.pid,
+        "state": kernel.state.value,
+    }

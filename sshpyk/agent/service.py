@@ -61,6 +61,8 @@ class Service:
                 "signal": self._signal,
                 "stop": self._stop,
                 "list": self._list,
+                "backlog": self._backlog,
+                "welcomes": self._welcomes,
             },
         )
 
@@ -120,7 +122,7 @@ class Service:
         return kernel
 
     async def _interrupt(self, params: Params) -> Params:
-        self._find(params).interrupt()
+        self._find(params).interrupt(params["seen"])
         return {}
 
     async def _signal(self, params: Params) -> Params:
@@ -135,8 +137,25 @@ class Service:
             await kernel.stop(params["grace_s"])
         return {}
 
+    async def _welcomes(self, params: Params) -> Params:
+        """Tell a hub that replaced another whether the kernel greets its subscribers."""
+        kernel = self._find(params)
+        if kernel.welcomes:
+            self.rpc.notify("welcomes", kernel_id=kernel.kernel_id)
+        return {}
+
+    async def _backlog(self, params: Params) -> Params:
+        """Say how much the hub has not got yet; asked when the link is up again."""
+        messages, size_bytes = self._driver.link.backlog
+        return {"messages": messages, "bytes": size_bytes}
+
     async def _list(self, params: Params) -> Params:
-        return {"kernels": [summary(kernel) for kernel in self._book.kernels.values()]}
+        return {
+            "kernels": [
+                {**summary(kernel), "mine": kernel.driver is self._driver}
+                for kernel in self._book.kernels.values()
+            ]
+        }
 
 
 def _prune_logs(folder: str) -> None:

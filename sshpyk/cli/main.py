@@ -26,6 +26,7 @@ _VERBS = {
     "add": ("sshpyk.cli.add:add", "Add a kernel that runs on a host."),
     "delete": ("sshpyk.cli.delete:delete", "Delete an SSH kernel."),
     "edit": ("sshpyk.cli.edit:edit", "Change an SSH kernel; what is not named stays."),
+    "ps": ("sshpyk.cli.ps:ps", "Show links to hosts, and the kernels behind them."),
     "list": ("sshpyk.cli.list_:list_kernels", "List local and SSH kernels, and check the latter."),
 }
 
@@ -100,6 +101,7 @@ def cli(ctx: click.Context, verbose: int) -> None:
     Examples:
       sshpyk add --ssh-host-alias gpu1 --remote-python-prefix /opt/env
       sshpyk list --remote
+      sshpyk ps
       sshpyk delete ssh_gpu1_python3
     """
     ctx.obj = verbose

@@ -10,7 +10,16 @@ from functools import singledispatch
 
 import click
 
-from sshpyk.cli.results import Added, Deleted, Edited, Item, KernelReport, Listing, Mark
+from sshpyk.cli.results import (
+    Added,
+    Deleted,
+    Edited,
+    Item,
+    KernelReport,
+    Listing,
+    Mark,
+    Processes,
+)
 
 _HEADERS = {"local": "Local Kernel", "ssh": "SSH Kernel", "broken": "Broken Kernel"}
 _STYLES = {
@@ -62,6 +71,29 @@ def _listing(result: Listing) -> None:
     else:
         for line in _lines(result):
             click.echo(line.text)
+
+
+@render.register
+def _processes(result: Processes) -> None:
+    if result.as_json:
+        click.echo(json.dumps({"hosts": result.hubs}, indent=2))
+    elif not result.hubs:
+        click.echo("No links: no kernel runs on a host")
+    for hub in [] if result.as_json else result.hubs:
+        away = "" if hub["away_s"] is None else f" for {hub['away_s']:.0f} s"
+        reason = f" ({_safe(hub['reason'])})" if hub["reason"] else ""
+        click.echo(f"{hub['host']}: link {hub['link']}{away}{reason}")
+        kernels = {kernel["kernel_id"]: kernel for kernel in hub["kernels"]}
+        for kernel in hub.get("on_host", ()):
+            elsewhere = {**kernel, "state": "alive", "session": "another machine's"}
+            kernels.setdefault(kernel["kernel_id"], elsewhere)
+        for kernel in kernels.values():
+            words = (kernel["kernel_id"][:8], kernel["state"], f"pid {kernel['pid']}")
+            text = f"  {words[0]}  {words[1]:<11}  {words[2]:<11}  {kernel['name']}"
+            session = f"  {kernel['session']}" if kernel["session"] else ""
+            click.echo(_safe(text + session))
+        if not kernels:
+            click.echo("  no kernels")
 
 
 def _plain(value: object) -> object:

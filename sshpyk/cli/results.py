@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 
 class Mark(Enum):
@@ -61,6 +62,14 @@ class KernelReport:
     kind: str
     name: str
     items: tuple[Item, ...]
+
+
+@dataclass(frozen=True)
+class Processes:
+    """What ``ps`` found: what each hub answered to ``status`` or ``survey``."""
+
+    hubs: tuple[dict[str, Any], ...]
+    as_json: bool = False
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,11 @@ def _spawn_errors(process: subprocess.Popen[bytes]) -> str:
     return process.stderr.read().decode("utf-8", "replace")[-4000:]
 
 
+def all_hubs() -> list[HubClient]:
+    """Return a conversation with every hub of this user that runs."""
+    return [client for client in map(_try_connect, _hub_sockets()) if client is not None]
+
+
 def stop_all_hubs(timeout_s: float = 10) -> int:
     """Make every hub of this user leave, with the kernels that it still has; return how many left."""
     return _make_leave(_hub_sockets(), timeout_s)

@@ -8,6 +8,7 @@ link's credit.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from typing import Any
 import zmq
 
 from sshpyk.errors import HubError
+from sshpyk.hub.offline import KernelInfo
 from sshpyk.link.stream import Message
 from sshpyk.wire import kernel_messages
 from sshpyk.wire.driver import LinkDriver
@@ -31,15 +33,26 @@ log = logging.getLogger(__name__)
 
 
 class Endpoints:
-    """See the module. ``info`` is the content of the local connection file."""
+    """See the module. ``info`` is the content of the local connection file.
 
-    def __init__(self, context: zmq.Context[Any], info: dict[str, Any]) -> None:
+    ``is_away`` tells whether requests would wait for the link.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[Any],
+        info: dict[str, Any],
+        is_away: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.info = info
+        self._is_away = is_away
+        self._kernel_info: KernelInfo
         self._context = context
         self._loop = asyncio.get_running_loop()
         self._sockets: dict[int, zmq.Socket[bytes]] = {}
         self._driver: LinkDriver | None = None
         self._streams = (0, 0)
+        self.delivered = 0  # messages of the main stream: what clients can have seen
         self._on_exit: Callable[[int], None] = lambda status: None
         self._welcomes = False
         self._ungreeted: list[bytes] = []  # topics of subscribers that a later kernel may greet
@@ -54,6 +67,7 @@ class Endpoints:
             raise HubError(
                 f"cannot bind the kernel's local sockets: {error}", phase="binding local sockets"
             ) from error
+        self._subscribed = asyncio.Event()
         self._loop.add_reader(self._sockets[IOPUB].FD, self._read_subscriptions)
         # Also while the kernel still starts: a client that was started beside it takes a second of
         # silence for its death (jupyter_client's wait_for_ready).
@@ -106,6 +120,9 @@ class Endpoints:
     ) -> None:
         """Join the sockets to a kernel's streams (main, control); ``on_exit`` gets its status."""
         self._driver, self._streams, self._on_exit = driver, streams, on_exit
+        driver.link.open(streams[0])
+        self.delivered = driver.link.consumed_seq(streams[0])
+        self._kernel_info = KernelInfo(self._signer)
         driver.claim(streams[0], self._from_kernel)
         driver.claim(streams[1], self._from_kernel, urgent=True)
         self._drop_waiting_control()
@@ -113,6 +130,15 @@ class Endpoints:
             self._loop.add_reader(self._sockets[channel].FD, self._read, channel)
             self._read(channel)
         self._begin_heartbeat()
+
+    async def wait_resubscribed(self, patience_s: float) -> None:
+        """Wait until a client of before is back on iopub: what is published earlier reaches nobody.
+
+        It was greeted when it came first.
+        """
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._subscribed.wait(), patience_s)
+        self._ungreeted.clear()
 
     def greet_subscribers(self) -> None:
         """Send ``iopub_welcome`` to all subscribers, as this kernel does (JEP 65): also to the next."""
@@ -149,9 +175,18 @@ class Endpoints:
         driver, bound = self._driver, self._sockets[channel]
         while driver is not None and not bound.closed and _readable(bound):
             parts = bound.recv_multipart(copy=True)
-            stream = self._streams[1] if channel == CONTROL else self._streams[0]
-            driver.send(stream, kernel_messages.pack(channel, parts))
+            if self._is_away() and self._answer_offline(channel, parts):
+                continue
+            main, control = self._streams
+            stream = control if channel == CONTROL else main
+            driver.send(stream, kernel_messages.pack(channel, parts), seen=self.delivered)
             driver = self._driver
+
+    def _answer_offline(self, channel: int, parts: list[bytes]) -> bool:
+        answers = self._kernel_info.answer(channel, parts)
+        for answered, answer in answers:
+            self._send(self._sockets[answered], answer)
+        return bool(answers)
 
     def _drop_waiting_control(self) -> None:
         """Drop control messages from before this kernel: a shutdown_request was for the last one.
@@ -166,6 +201,8 @@ class Endpoints:
         bound = self._sockets[IOPUB]
         while not bound.closed and _readable(bound):
             word = bound.recv()
+            if word[:1] == b"\x01":
+                self._subscribed.set()
             if word[:1] == b"\x01" and self._welcomes:
                 self._welcome(word[1:])
             elif word[:1] == b"\x01":
@@ -192,6 +229,10 @@ class Endpoints:
         if channel == EXITED:
             self._on_exit(int(bytes(parts[0])))
             return True
+        if channel != CONTROL:
+            # Before it is sent: a client may answer before we return.
+            self.delivered = message.seq + 1
+        self._kernel_info.note(channel, parts)
         bound = self._sockets[channel]
         self._send(bound, parts, copy=len(message.payload) < _COPY_BELOW_BYTES)
         # Sending may swallow the edge of what came meanwhile.

@@ -9,6 +9,7 @@ The state of the link says nothing about the kernels behind it: silence never me
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import logging
 import random
@@ -18,12 +19,15 @@ from typing import NamedTuple
 
 from sshpyk.errors import HubError, LinkLost, SshpykError, Unreachable
 from sshpyk.hub.dial import SshProcess, dial
-from sshpyk.link.connection import Connection
+from sshpyk.hub.outage import Outage
+from sshpyk.link.connection import SUSPECT_AFTER_S, Connection
 from sshpyk.link.link import Link
+from sshpyk.link.stream import Message
 from sshpyk.ssh.command import SshTarget
 from sshpyk.wire.carrier import Carrier
 from sshpyk.wire.clock import now_s
 from sshpyk.wire.driver import LinkDriver
+from sshpyk.wire.journal import Journal, Noted
 from sshpyk.wire.rpc import Params, Rpc
 
 BACKOFF_S = (0.2, 30.0)
@@ -47,14 +51,17 @@ class HostLink:
     ``on_kernel_welcomes`` when a kernel greets its subscribers (JEP 65) later than it was ready.
     """
 
-    def __init__(self, target: SshTarget) -> None:
+    def __init__(self, target: SshTarget, journal: Journal, noted: Noted | None = None) -> None:
         self.target = target
+        self.took_over = noted is not None
+        self._journal = journal
         self.state = LinkState.DOWN
         self.on_lost_link: Callable[[SshpykError], None] = lambda error: None
         self.on_kernel_welcomes: Callable[[str], None] = lambda kernel_id: None
+        self.on_notice: Callable[[str], None] = lambda text: None  # for people
+        self.outage = Outage(target.host, lambda text: self.on_notice(text))
         self.phase = ""  # what is being done now, in words
         self._python = "python3"
-        self._epoch = 0
         self._next_stream = 1
         self._dialing: asyncio.Task[None] | None = None
         self._waiting = 0  # how many launches wait for the link
@@ -62,15 +69,34 @@ class HostLink:
         self._opening: _Opening | None = None
         self._resumed = asyncio.Event()
         self._failure: SshpykError | None = None
-        self._new_link()
+        self._telling: asyncio.Future[None] | None = None  # kept: the loop holds tasks weakly
+        if noted is None:
+            self._use_link(Link(secrets.token_hex(16)))
+        else:
+            self._take_over(noted)
 
-    def _new_link(self) -> None:
-        self.driver = LinkDriver(Link(secrets.token_hex(16)))
+    def _take_over(self, noted: Noted) -> None:
+        """Go on with the link of a hub that was killed."""
+        self._journal.restore(noted)
+        self._next_stream = noted.next_stream
+        self._use_link(Link.restore(noted.link_id, noted.epoch, noted.consumed))
+
+    def _use_link(self, link: Link) -> None:
+        self.driver = LinkDriver(link)
+        self.driver.before_hand_over = self._note
         self.driver.on_resumed = self._on_resumed
         self.driver.on_lost = self._on_connection_lost
         self.driver.on_suspect = self._on_suspect
         self.rpc = Rpc(self.driver, {"welcomes": self._kernel_welcomes})
-        self._epoch = 0
+        self._epoch = link.epoch
+
+    def _note(self, message: Message) -> None:
+        if message.end:
+            self._journal.forget(message.stream)
+        else:
+            self._journal.note(
+                message.stream, message.seq + 1, message.start + len(message.payload)
+            )
 
     async def _kernel_welcomes(self, params: Params) -> Params:
         self.on_kernel_welcomes(params["kernel_id"])
@@ -85,6 +111,7 @@ class HostLink:
         """Return fresh stream numbers; odd ones are the client's."""
         numbers = [self._next_stream + 2 * place for place in range(count)]
         self._next_stream += 2 * count
+        self._journal.begin(self.driver.link.link_id, self._epoch, self._next_stream)
         return numbers
 
     async def bring_up(self, python: str) -> None:
@@ -108,11 +135,18 @@ class HostLink:
             self._waiting -= 1
             self._stop_needless_dialing()
 
+    def keep_up(self, python: str) -> None:
+        """Dial in the background, as after a lost connection."""
+        self._python = python
+        if not self.is_up:
+            self._start_dialing()
+
     async def leave(self, reason: str) -> None:
         """Leave the link for good; ssh gets a moment to carry our last words to the agent."""
         if self._dialing is not None:
             self._dialing.cancel()
         self.driver.leave(reason)
+        self.outage.end()
         self.state = LinkState.DOWN
         if self._ssh is not None:
             await self._ssh.wait()
@@ -153,6 +187,7 @@ class HostLink:
                 await self._dial_once()
             except SshpykError as error:
                 log.warning("%s", error)
+                self.outage.go_on(error)
                 # An agent may leave, idle, in the moment in which we find it: that is no refusal.
                 agent_left = (
                     error.retryable and error.phase == RESUMING and pause_s < _AGENT_LEFT_PATIENCE_S
@@ -175,6 +210,7 @@ class HostLink:
         ssh = await dial(self.target, self._python, self._note_phase)
         self._epoch += 1
         link = self.driver.link
+        self._journal.begin(link.link_id, self._epoch, self._next_stream)
         never_carried = link.epoch == 0
         connection = Connection.initiate(link, self._epoch)
         carrier = Carrier(connection, ssh.stdout_fd, ssh.stdin_fd)
@@ -200,6 +236,14 @@ class HostLink:
         log.info("up: epoch %d, ssh %d, %.2f s", self._epoch, ssh.pid, now_s() - began_s)
         self.state = LinkState.UP
         self._resumed.set()
+        duration_s = self.outage.end()
+        if duration_s is not None:
+            self._telling = asyncio.ensure_future(self._tell_back(duration_s))
+
+    async def _tell_back(self, duration_s: float) -> None:
+        with contextlib.suppress(SshpykError):  # lost for good meanwhile, which is told otherwise
+            waiting = await self.rpc.call("backlog")
+            self.outage.tell_end(duration_s, waiting["messages"], waiting["bytes"])
 
     def _note_phase(self, text: str) -> None:
         self.phase = text
@@ -226,6 +270,7 @@ class HostLink:
         elif self.state is LinkState.UP and self.driver.carrier is None:
             log.warning("the connection to %s was lost: %s", self.target.host, reason)
             self.state = LinkState.DIALING
+            self.outage.begin(reason)
             self._end_ssh()
             self._start_dialing()
 
@@ -233,6 +278,7 @@ class HostLink:
         """Dial a second connection beside the silent one; whichever speaks first goes on."""
         if self._dialing is None:
             log.warning("%s is silent; dialing again beside the old connection", self.target.host)
+            self.outage.begin("no answer from it", SUSPECT_AFTER_S)
             self._start_dialing()
 
     def _lose_link(self) -> None:
@@ -243,9 +289,11 @@ class HostLink:
             phase=RESUMING,
         )
         log.error("%s", error)
+        self.outage.end()
         opening, rpc = self._opening, self.rpc
         self.driver.leave("")
-        self._new_link()
+        self._journal.clear()
+        self._use_link(Link(secrets.token_hex(16)))
         self.state = LinkState.DOWN
         if opening is not None:
             _settle(opening.answer, error)

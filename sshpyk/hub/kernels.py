@@ -21,6 +21,7 @@ from sshpyk.errors import HubError, KernelError, LaunchTimeout, SshpykError
 from sshpyk.hub.endpoints import Endpoints
 from sshpyk.hub.host import HostLink
 
+SUBSCRIPTION_PATIENCE_S = 3.0  # a client needs 0.1 s or more to come back to its endpoints
 ENDPOINTS_LINGER_S = 6.0  # Jupyter's restarter looks every 3 s
 
 log = logging.getLogger(__name__)
@@ -40,11 +41,22 @@ class LaunchRequest:
     cwd: str = ""
 
 
+@dataclass(frozen=True)
+class Ticket:
+    """What a stand-in keeps to find its kernel again when the hub has been replaced."""
+
+    kernel_id: str
+    streams: list[int]  # main, control
+    pid: int  # on the host
+
+
 class HubKernel:
     """A launched kernel; whoever watches it is told how it ended."""
 
-    def __init__(self, kernel_id: str, endpoints: Endpoints) -> None:
-        self.kernel_id = kernel_id
+    def __init__(self, ticket: Ticket, request: LaunchRequest, endpoints: Endpoints) -> None:
+        self.ticket = ticket
+        self.request = request
+        self.kernel_id = ticket.kernel_id
         self.endpoints = endpoints
         self._outcome: Outcome | None = None
         self._on_end: Callable[[Outcome], None] = lambda outcome: None
@@ -78,10 +90,18 @@ class Kernels:
         """Whether any kernel lives or any local socket is bound."""
         return bool(self._kernels or self._waiting)
 
-    @property
-    def count(self) -> int:
-        """How many kernels live."""
-        return len(self._kernels)
+    def summaries(self) -> list[dict[str, Any]]:
+        """Describe each kernel for ``sshpyk ps``. Without the link nobody knows how it is."""
+        return [
+            {
+                "kernel_id": kernel.kernel_id,
+                "name": kernel.request.kernel_name,
+                "pid": kernel.ticket.pid,
+                "session": kernel.request.env.get("JPY_SESSION_NAME", ""),
+                "state": "alive" if self._host.is_up else "unreachable",
+            }
+            for kernel in self._kernels.values()
+        ]
 
     async def launch(self, request: LaunchRequest) -> HubKernel:
         """Start a kernel and join it to its local sockets; nothing stays behind if that fails.
@@ -147,12 +167,47 @@ class Kernels:
             for stream in (main, control):
                 driver.abandon(stream)
             raise
-        kernel = HubKernel(kernel_id, endpoints)
-        self._kernels[kernel_id] = kernel
-        endpoints.attach(driver, (main, control), lambda status: self._ended(kernel, status))
+        kernel = HubKernel(Ticket(kernel_id, [main, control], started["pid"]), request, endpoints)
+        self._join(kernel)
         if started["welcomes"] or kernel_id in self._welcoming:
             endpoints.greet_subscribers()
         return kernel
+
+    def _join(self, kernel: HubKernel) -> None:
+        self._kernels[kernel.kernel_id] = kernel
+        main, control = kernel.ticket.streams
+        kernel.endpoints.attach(
+            self._host.driver, (main, control), lambda status: self._ended(kernel, status)
+        )
+
+    async def reattach(self, request: LaunchRequest, ticket: Ticket) -> HubKernel:
+        """Take a kernel over from a hub that was killed; its clients find the same endpoints.
+
+        Raises a HubError when this hub knows nothing of the link that the kernel was on.
+        """
+        if not self._host.took_over:
+            raise HubError(
+                "the hub that was killed left no notes; the kernel cannot be found again",
+                host=self._host.target.host,
+                phase="taking the kernel over",
+            )
+        kernel = HubKernel(
+            ticket, request, self._take_endpoints(_read_connection_file(request.connection_file))
+        )
+        self._kernels[kernel.kernel_id] = kernel
+        self._host.keep_up(request.python)
+        await kernel.endpoints.wait_resubscribed(SUBSCRIPTION_PATIENCE_S)
+        self._join(kernel)
+        self._host.rpc.notify("welcomes", kernel_id=kernel.kernel_id)
+        return kernel
+
+    async def end_orphans(self) -> None:
+        """End the kernels of a killed hub whose stand-ins did not come back."""
+        listed = await self._host.rpc.call("list")
+        for found in listed["kernels"]:
+            if found["mine"] and found["kernel_id"] not in self._kernels:
+                log.warning("ending kernel %s: its stand-in has gone", found["kernel_id"])
+                self._host.rpc.notify("stop", kernel_id=found["kernel_id"], grace_s=0)
 
     def _welcomes(self, kernel_id: str) -> None:
         kernel = self._kernels.get(kernel_id)
@@ -165,7 +220,8 @@ class Kernels:
 
     def interrupt(self, kernel: HubKernel) -> None:
         """Interrupt the running cell, in the way that the host's kernelspec asks for."""
-        self._host.rpc.notify("interrupt", kernel_id=kernel.kernel_id)
+        seen = kernel.endpoints.delivered
+        self._host.rpc.notify("interrupt", kernel_id=kernel.kernel_id, seen=seen)
 
     def signal(self, kernel: HubKernel, number: int) -> None:
         """Send a signal to the kernel's process group."""
@@ -217,7 +273,7 @@ class Kernels:
             if endpoints.info == info and endpoints.reachable:
                 return endpoints
             endpoints.close()
-        return Endpoints(self._context, info)
+        return Endpoints(self._context, info, lambda: self._host.outage.duration_s is not None)
 
     def _unbind(self, urls: str) -> None:
         endpoints, _ = self._waiting.pop(urls)

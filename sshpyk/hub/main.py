@@ -19,8 +19,10 @@ from sshpyk.hub.server import Server
 from sshpyk.paths import hub_log
 from sshpyk.ssh.command import SshTarget
 from sshpyk.wire.clock import now_s
+from sshpyk.wire.journal import Journal, read_journal
 from sshpyk.wire.private import remove_if_empty
 
+ADOPTION_S = 10.0  # how long kernels of a killed hub may wait for their stand-ins
 IDLE_S = 300.0  # how long a connection without a kernel is kept, for the next launch to be quick
 _UPKEEP_S = 2.0
 _LOG_LIMIT_BYTES = 1_000_000
@@ -31,13 +33,19 @@ log = logging.getLogger(__name__)
 
 async def live(target: SshTarget, path: str) -> None:
     """Serve until told to leave, or until there has been nothing to do for a while."""
-    host = HostLink(target)
+    journal_path = path + ".journal"
+    noted = read_journal(journal_path)
+    journal = Journal(journal_path)
+    host = HostLink(target, journal, noted)
     kernels = Kernels(host)
     server = Server(host, kernels)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.quit.set)
     listener = await server.listen(path)
+    if noted is not None:
+        log.warning("taking over from a hub that was killed")
+        loop.call_later(ADOPTION_S, lambda: asyncio.ensure_future(kernels.end_orphans()))
     await _until_idle(server)
     log.info("leaving")
     listener.close()
@@ -47,6 +55,7 @@ async def live(target: SshTarget, path: str) -> None:
         await asyncio.wait_for(kernels.stop_all(), _STOP_PATIENCE_S)
     await host.leave("the hub leaves")
     kernels.close()
+    journal.remove()
     remove_if_empty(os.path.dirname(path))
 
 

@@ -2,13 +2,17 @@
 
 One connection, one conversation. A stand-in's goes on for the life of its kernel::
 
-    -> {"op": "launch", "connection_file": …, "python": …, "kernel_name": …, "launch_timeout_s": 60, …}
-    <- {"event": "ready"}                      or  {"event": "failed", "error": {…}}
+    -> {"op": "launch", "request": {"connection_file": …, "python": …, "kernel_name": …, …}}
+    <- {"event": "ready", "ticket": {…}}       or  {"event": "failed", "error": {…}}
     -> {"op": "interrupt"} | {"op": "stop", "grace_s": 5} | {"op": "signal", "signal": 10}
+    <- {"event": "notice", "text": "gpu1: the connection is down …"}
     <- {"event": "exited", "status": 0}        or  {"event": "failed", "error": {…}}
 
-If it ends before ``exited``, its kernel is killed. ``{"op": "status"}`` answers one record, and
-``{"op": "quit"}`` makes the hub leave.
+If it ends before ``exited``, its kernel is killed. When the *hub* was killed, the stand-in starts another
+and says ``{"op": "reattach", "request": …, "ticket": …}`` instead of ``launch``.
+
+``{"op": "status"}`` answers one record at once, ``{"op": "survey", "python": …}`` adds what the host
+says, and ``{"op": "quit"}`` makes the hub leave.
 """
 
 from __future__ import annotations
@@ -17,11 +21,13 @@ import asyncio
 import json
 import logging
 import os
+from collections.abc import Coroutine
+from dataclasses import asdict
 from typing import Any
 
 from sshpyk.errors import HubError, KernelError, SshpykError
 from sshpyk.hub.host import HostLink
-from sshpyk.hub.kernels import HubKernel, Kernels, LaunchRequest, Outcome
+from sshpyk.hub.kernels import HubKernel, Kernels, LaunchRequest, Outcome, Ticket
 
 _Orders = asyncio.Future[dict[str, Any] | None]
 
@@ -38,6 +44,8 @@ class Server:
         self._host = host
         self._kernels = kernels
         self._conversations: set[asyncio.Task[None]] = set()
+        self.owners: set[_Conversation] = set()
+        host.on_notice = self._notify
 
     @property
     def busy(self) -> bool:
@@ -63,13 +71,28 @@ class Server:
             writer.close()
 
     def status(self) -> dict[str, Any]:
-        """Return the state of the link and the number of kernels."""
+        """Return the state of the link and, apart from it, of each kernel."""
+        target, outage = self._host.target, self._host.outage
         return {
             "pid": os.getpid(),
-            "host": self._host.target.host,
+            "host": target.host,
+            "ssh_config": target.ssh_config,
             "link": self._host.state.value,
-            "kernels": self._kernels.count,
+            "reason": outage.reason,
+            "away_s": outage.duration_s,
+            "kernels": self._kernels.summaries(),
         }
+
+    async def survey(self, python: str) -> dict[str, Any]:
+        """Return the status with all kernels of this user on the host. Raises what a dial met."""
+        await self._host.bring_up(python)
+        listed = await self._host.rpc.call("list")
+        return {**self.status(), "on_host": listed["kernels"]}
+
+    def _notify(self, text: str) -> None:
+        log.warning("%s", text)
+        for owner in self.owners:
+            owner.notify(text)
 
     @property
     def kernels(self) -> Kernels:
@@ -95,16 +118,33 @@ class _Conversation:
             if record is None:
                 return
             if record["op"] == "launch":
-                await self._launch(LaunchRequest(**_without_op(record)))
+                request = LaunchRequest(**record["request"])
+                await self._own(self._server.kernels.launch(request))
+                return
+            if record["op"] == "reattach":
+                request, ticket = LaunchRequest(**record["request"]), Ticket(**record["ticket"])
+                await self._own(self._server.kernels.reattach(request, ticket))
                 return
             if record["op"] == "status":
                 self._say(**self._server.status())
+            elif record["op"] == "survey":
+                await self._survey(record["python"])
             elif record["op"] == "quit":
                 self._server.quit.set()
                 self._say(event="leaving")
             else:
                 error = HubError(f"the hub does not know the operation {record['op']}")
                 self._say(event="failed", error=error.to_record())
+
+    async def _survey(self, python: str) -> None:
+        try:
+            self._say(**await self._server.survey(python))
+        except SshpykError as error:
+            self._say(event="failed", error=error.to_record())
+
+    def notify(self, text: str) -> None:
+        """Tell the owner something that a person should know."""
+        self._say(event="notice", text=text)
 
     async def _read(self) -> dict[str, Any] | None:
         line = await self._reader.readline()
@@ -121,8 +161,8 @@ class _Conversation:
     def _say(self, **record: Any) -> None:
         self._writer.write(json.dumps(record).encode() + b"\n")
 
-    async def _launch(self, request: LaunchRequest) -> None:
-        launching = asyncio.ensure_future(self._server.kernels.launch(request))
+    async def _own(self, getting: Coroutine[Any, Any, HubKernel]) -> None:
+        launching = asyncio.ensure_future(getting)
         orders: _Orders = asyncio.ensure_future(self._read_order())
         try:
             orders = await self._listen_during_launch(launching, orders)
@@ -131,9 +171,13 @@ class _Conversation:
             orders.cancel()
             self._say(event="failed", error=error.to_record())
             return
-        self._say(event="ready", kernel_id=kernel.kernel_id)
+        self._say(event="ready", ticket=asdict(kernel.ticket))
         kernel.watch(self._ended)
-        await self._obey(kernel, orders)
+        self._server.owners.add(self)
+        try:
+            await self._obey(kernel, orders)
+        finally:
+            self._server.owners.discard(self)
 
     async def _listen_during_launch(
         self, launching: asyncio.Task[HubKernel], orders: _Orders
@@ -191,7 +235,3 @@ class _Conversation:
         else:
             self._say(event="exited", status=outcome)
         self._over.set()
-
-
-def _without_op(record: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if key != "op"}

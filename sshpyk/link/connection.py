@@ -25,7 +25,8 @@ from sshpyk.link.pacing import PROGRESS_EVERY_BYTES, Pacing
 from sshpyk.link.stream import Message
 
 PING_IDLE_S = 10.0  # a quiet connection is asked this often
-PING_WAITING_S = 2.0  # ... and this often while something of ours is unacknowledged
+PING_WAITING_S = 2.0  # ... and this often while something of ours is unacknowledged,
+LIVELY_S = 30.0  # ... or when messages came within this time: somebody waits for more
 SUSPECT_AFTER_S = 5.0  # nothing received for so long after a question: dial another one
 
 
@@ -79,6 +80,7 @@ class Connection:
         self._received_bytes = 0
         self._progress_bytes = 0
         self._last_received_s: float | None = None
+        self._last_data_s: float | None = None
         self._ping_sent_s: float | None = None
         self._ping_token = 0
         self._hello_received = False
@@ -107,6 +109,8 @@ class Connection:
 
         Raises LinkProtocolError for an epoch that is not newer than the link's.
         """
+        if hello.restarted:
+            link.peer_restarted()
         reply = link.hello(hello.epoch)
         link.attach(hello.epoch, hello)
         link.confirmed = True
@@ -185,6 +189,7 @@ class Connection:
 
     def _on_data(self, data: frames.Data, now_s: float) -> Event | None:
         self._received_bytes += len(data.chunk)
+        self._last_data_s = now_s
         return self._attached_link().receive_data(data)
 
     def _on_ack(self, ack: frames.Ack, now_s: float) -> None:
@@ -265,7 +270,8 @@ class Connection:
             self._last_received_s = now_s
         if self._ping_sent_s is not None:
             return now_s - max(self._ping_sent_s, self._last_received_s) > SUSPECT_AFTER_S
-        patience_s = PING_WAITING_S if self._link.unacknowledged else PING_IDLE_S
+        lively = self._last_data_s is not None and now_s - self._last_data_s < LIVELY_S
+        patience_s = PING_WAITING_S if lively or self._link.unacknowledged else PING_IDLE_S
         if now_s - self._last_received_s >= patience_s:
             self._ask(now_s)
         return False

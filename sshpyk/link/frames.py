@@ -49,22 +49,35 @@ class LinkProtocolError(Exception):
     """
 
 
+class Position(NamedTuple):
+    """The next byte that a receiver expects: a message, the offset inside it, and where it starts.
+
+    ``start`` counts the payload bytes of all messages before it: what credit is measured in.
+    """
+
+    seq: int = 0
+    offset: int = 0
+    start: int = 0
+
+
 @dataclass(frozen=True)
 class Hello:
     """Who speaks, and how far it has received.
 
-    ``streams`` maps a stream id to ``(seq, offset)``: the next byte that the speaker expects, as the
-    number of the message and the offset inside it; ``over`` does so for streams that have ended at the
-    speaker's side and perhaps not yet at the other. ``resumed`` is false when the speaker had never
-    heard of the link before: for an epoch above 1 this means that the link's state was lost.
+    ``streams`` tells the :class:`Position` of each live stream, ``over`` that of streams which have
+    ended at the speaker's side and perhaps not yet at the other. ``resumed`` is false when the speaker
+    had never heard of the link before: for an epoch above 1 this means that the link's state was lost.
+    ``restarted`` says that the speaker's process was replaced: what it had queued is gone, it knows
+    how far it had received, and it goes on sending where the peer's position is.
     """
 
     link_id: str
     epoch: int
     resumed: bool = False
     versions: tuple[int, ...] = VERSIONS
-    streams: dict[int, tuple[int, int]] = field(default_factory=dict)
-    over: dict[int, tuple[int, int]] = field(default_factory=dict)
+    streams: dict[int, Position] = field(default_factory=dict)
+    over: dict[int, Position] = field(default_factory=dict)
+    restarted: bool = False
 
 
 class Data(NamedTuple):
@@ -162,18 +175,21 @@ def encode_bye(reason: str) -> bytes:
 
 def _decode_hello(body: memoryview) -> Hello:
     record = json.loads(bytes(body).decode())
-    link_id, epoch, resumed = record["link_id"], _natural(record["epoch"]), record["resumed"]
-    if not (isinstance(link_id, str) and 0 < len(link_id) <= 64 and isinstance(resumed, bool)):
+    link_id, epoch = record["link_id"], _natural(record["epoch"])
+    resumed, restarted = record["resumed"], record["restarted"]
+    if not (isinstance(resumed, bool) and isinstance(restarted, bool)):
+        raise ValueError("malformed HELLO")
+    if not (isinstance(link_id, str) and 0 < len(link_id) <= 64):
         raise ValueError("malformed HELLO")
     versions = tuple(_natural(version) for version in record["versions"])
     streams, over = _positions(record["streams"]), _positions(record["over"])
-    return Hello(link_id, epoch, resumed, versions, streams, over)
+    return Hello(link_id, epoch, resumed, versions, streams, over, restarted)
 
 
-def _positions(record: Any) -> dict[int, tuple[int, int]]:
+def _positions(record: Any) -> dict[int, Position]:
     return {
-        _natural(int(stream)): (_natural(seq), _natural(offset))
-        for stream, (seq, offset) in record.items()
+        _natural(int(stream)): Position(_natural(seq), _natural(offset), _natural(start))
+        for stream, (seq, offset, start) in record.items()
     }
 
 

@@ -7,7 +7,7 @@ continue from the byte that the peer said it expects.
 
 from __future__ import annotations
 
-from sshpyk.link.frames import Ack, Data, Hello, LinkProtocolError
+from sshpyk.link.frames import Ack, Data, Hello, LinkProtocolError, Position
 from sshpyk.link.stream import Message, Receiver, Sender
 
 
@@ -33,12 +33,25 @@ class Link:
         self.link_id = link_id
         self.epoch = 0  # of the attached connection, or of the last that was
         self.confirmed = False  # the peer has said HELLO: it holds state of ours
+        self._restarted = False  # our process replaced another, and the peer does not know it yet
         self._streams: dict[int, Stream] = {}
-        self._over: dict[
-            int, tuple[int, int]
-        ] = {}  # forgotten streams that the peer may still name
+        self._over: dict[int, Position] = {}  # forgotten streams that the peer may still name
         self._turns: list[int] = []  # round robin: stream ids, next first
         self._acks_due: set[int] = set()
+
+    @classmethod
+    def restore(cls, link_id: str, epoch: int, consumed: dict[int, tuple[int, int]]) -> Link:
+        """Take over the link of a process that died, from what it had noted.
+
+        ``consumed`` maps streams to the number and the bytes of the messages that it handed over.
+        """
+        link = cls(link_id)
+        link.epoch = epoch
+        link.confirmed = link._restarted = True
+        for number, (seq, size_bytes) in consumed.items():
+            link.open(number)
+            link._streams[number].receiver.restore(seq, size_bytes)
+        return link
 
     # What the owner does
 
@@ -57,10 +70,18 @@ class Link:
         """Whether both directions of a stream have ended and its state is gone."""
         return number in self._over
 
-    def send(self, number: int, payload: bytes) -> None:
-        """Queue a message on a stream. It is kept until the peer has acknowledged it."""
-        stream = self._streams[number]
-        stream.sender.push(payload, stream.receiver.consumed_seq)
+    def send(self, number: int, payload: bytes, *, seen: int | None = None) -> int:
+        """Queue a message on a stream and return its number; it is kept until the peer has taken it.
+
+        ``seen`` is what it says its sender had seen: by default what was consumed of this stream.
+        """
+        return self._streams[number].sender.push(
+            payload, self.consumed_seq(number) if seen is None else seen
+        )
+
+    def consumed_seq(self, number: int) -> int:
+        """Return how many messages of a stream its consumer has taken."""
+        return self._streams[number].receiver.consumed_seq
 
     def finish(self, number: int) -> None:
         """End our direction of a stream after what was queued; idempotent."""
@@ -80,6 +101,12 @@ class Link:
         return stream.sender.backlog_bytes if stream else 0
 
     @property
+    def backlog(self) -> tuple[int, int]:
+        """How many messages the peer has not acknowledged on all streams, and their bytes."""
+        senders = [stream.sender for stream in self._streams.values()]
+        return sum(s.backlog_messages for s in senders), sum(s.backlog_bytes for s in senders)
+
+    @property
     def unacknowledged(self) -> bool:
         """Whether anything that we sent or queued still waits for the peer."""
         return any(not stream.sender.drained for stream in self._streams.values())
@@ -90,8 +117,18 @@ class Link:
         """Describe how far we have received, for the HELLO of a new connection."""
         positions = {number: stream.receiver.position for number, stream in self._streams.items()}
         return Hello(
-            self.link_id, epoch, resumed=self.epoch > 0, streams=positions, over=dict(self._over)
+            self.link_id,
+            epoch,
+            resumed=self.epoch > 0,
+            streams=positions,
+            over=dict(self._over),
+            restarted=self._restarted,
         )
+
+    def peer_restarted(self) -> None:
+        """The peer's process was replaced: what it was in the middle of sending will not be finished."""
+        for stream in self._streams.values():
+            stream.receiver.drop_partial()
 
     def attach(self, epoch: int, peer: Hello | None = None) -> None:
         """Continue on a new connection, whose peer has received as far as it says (None: nothing).
@@ -101,11 +138,19 @@ class Link:
         if epoch <= self.epoch:
             raise LinkProtocolError("epoch %d after %d" % (epoch, self.epoch))
         live, over = (peer.streams, peer.over) if peer else ({}, {})
+        if self._restarted:
+            self._continue_from(live)
         for number, stream in self._streams.items():
-            stream.sender.rewind(*live.get(number, over.get(number, (0, 0))))
+            stream.sender.rewind(live.get(number, over.get(number, Position())))
         self._over = {number: at for number, at in self._over.items() if number in live}
         self._acks_due.update(self._streams)
         self.epoch = epoch
+
+    def _continue_from(self, live: dict[int, Position]) -> None:
+        self._restarted = False
+        for number, position in live.items():
+            self.open(number)
+            self._streams[number].sender.continue_from(position)
 
     def receive_data(self, data: Data) -> Message | None:
         """Accept a chunk; return the message that it completes, if it does."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from sshpyk.link.frames import FLAG_END, FLAG_LAST_CHUNK, Ack, Data, LinkProtocolError
+from sshpyk.link.frames import FLAG_END, FLAG_LAST_CHUNK, Ack, Data, LinkProtocolError, Position
 
 CREDIT_WINDOW_BYTES = 8 * 1024 * 1024
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024 * 1024
@@ -24,8 +24,10 @@ MAX_MESSAGE_BYTES = 4 * 1024 * 1024 * 1024
 class Message(NamedTuple):
     """One message as it is handed to its consumer.
 
-    ``seen`` is the number of messages of the opposite direction that the *sender* had been handed
-    when it sent this one: what its user could have seen. ``end`` marks the (empty) last message.
+    ``seen`` is the number of messages of the opposite direction that the *sender* had passed on when it
+    sent this one (a kernel's control stream counts its main one): what its user could have seen.
+    ``end`` marks the (empty) last message.
+    ``start`` counts the bytes of the messages before it.
     """
 
     stream: int
@@ -33,6 +35,7 @@ class Message(NamedTuple):
     payload: bytes
     seen: int
     end: bool
+    start: int = 0
 
 
 class _Outgoing:
@@ -63,8 +66,8 @@ class Sender:
         self._credit = CREDIT_WINDOW_BYTES
         self._acked_seq = 0
 
-    def push(self, payload: bytes, seen: int, *, end: bool = False) -> None:
-        """Queue a message; ``end`` makes it the last one."""
+    def push(self, payload: bytes, seen: int, *, end: bool = False) -> int:
+        """Queue a message and return its number; ``end`` makes it the last one."""
         if self.finished:
             raise ValueError("stream %d is finished" % self.stream)
         message = _Outgoing(self._next_seq, payload, seen, self._next_start, end=end)
@@ -73,6 +76,7 @@ class Sender:
         self._next_start += len(payload)
         self.backlog_bytes += len(payload)
         self.finished = end
+        return message.seq
 
     @property
     def ready(self) -> bool:
@@ -81,6 +85,11 @@ class Sender:
             return False
         message = self._waiting[0]
         return message.start + self._offset < self._credit or len(message.payload) == self._offset
+
+    @property
+    def backlog_messages(self) -> int:
+        """How many messages the peer has not acknowledged."""
+        return len(self._waiting) + len(self._sent)
 
     @property
     def drained(self) -> bool:
@@ -111,12 +120,26 @@ class Sender:
             self.backlog_bytes -= len(self._sent.popleft().payload)
         self._credit = max(self._credit, ack.credit)
 
-    def rewind(self, seq: int, offset: int) -> None:
+    def continue_from(self, position: Position) -> None:
+        """Number what is queued from the peer's position on: our process has replaced another.
+
+        The peer has dropped what it had of an unfinished message.
+        """
+        for message in self._waiting:
+            message.seq += position.seq
+            message.start += position.start
+        self._next_seq += position.seq
+        self._next_start += position.start
+        self._acked_seq = position.seq
+        self._credit = position.start + CREDIT_WINDOW_BYTES
+
+    def rewind(self, position: Position) -> None:
         """Continue from the byte that the peer expects, on a new connection.
 
         A position below what the peer has acknowledged is merely old: the peer said it before the
         last acknowledgements arrived over the previous connection.
         """
+        seq, offset, _ = position
         if seq > self._next_seq:
             raise LinkProtocolError(
                 "stream %d: the peer expects message %d of %d" % (self.stream, seq, self._next_seq)
@@ -144,14 +167,26 @@ class Receiver:
         self._next_seq = 0
         self._chunks: list[bytes] = []
         self._offset = 0
-        self._consumed_bytes = 0
+        self._start = 0  # bytes of all complete messages
+        self.consumed_bytes = 0
         self._unconsumed_sizes: deque[int] = deque()
         self._promised_credit = CREDIT_WINDOW_BYTES
 
     @property
-    def position(self) -> tuple[int, int]:
-        """The next byte expected: message number, and offset inside it."""
-        return self._next_seq, self._offset
+    def position(self) -> Position:
+        """The next byte expected."""
+        return Position(self._next_seq, self._offset, self._start)
+
+    def restore(self, consumed_seq: int, consumed_bytes: int) -> None:
+        """Expect what follows the messages that the process before us had handed over."""
+        self.consumed_seq = self._next_seq = consumed_seq
+        self.consumed_bytes = self._start = consumed_bytes
+        self._promised_credit = consumed_bytes + CREDIT_WINDOW_BYTES
+
+    def drop_partial(self) -> None:
+        """Forget an unfinished message: the process that was sending it is gone."""
+        self._chunks = []
+        self._offset = 0
 
     @property
     def all_consumed(self) -> bool:
@@ -186,21 +221,23 @@ class Receiver:
 
     def _complete(self, data: Data) -> Message:
         payload = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        start = self._start
         self._chunks = []
         self._offset = 0
+        self._start += len(payload)
         self._next_seq += 1
         self._unconsumed_sizes.append(len(payload))
         self.ended = bool(data.flags & FLAG_END)
-        return Message(self.stream, data.seq, payload, data.seen, self.ended)
+        return Message(self.stream, data.seq, payload, data.seen, self.ended, start)
 
     def consume(self) -> None:
         """Note that the oldest message that was handed out has been taken by its consumer."""
-        self._consumed_bytes += self._unconsumed_sizes.popleft()
+        self.consumed_bytes += self._unconsumed_sizes.popleft()
         self.consumed_seq += 1
         self.ack_due = True
 
     def _credit(self) -> int:
-        return self._consumed_bytes + self._offset + CREDIT_WINDOW_BYTES
+        return self.consumed_bytes + self._offset + CREDIT_WINDOW_BYTES
 
     def _note_credit(self) -> None:
         if self._credit() - self._promised_credit >= CREDIT_WINDOW_BYTES // 4:

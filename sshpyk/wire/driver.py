@@ -39,6 +39,7 @@ class LinkDriver:
         self.on_resumed: Callable[[Carrier, bool], None] = lambda carrier, known: None
         self.on_lost: Callable[[Carrier, str], None] = lambda carrier, reason: None
         self.on_suspect: Callable[[], None] = lambda: None
+        self.before_hand_over: Callable[[Message], None] = lambda message: None
         self.on_peer_left: Callable[[str], None] = lambda reason: None
         self.on_left: Callable[[], None] = lambda: None
         self._handlers: dict[int, Handler] = {}
@@ -63,10 +64,14 @@ class LinkDriver:
         self.claim(stream, lambda message: True)
         self.finish(stream)
 
-    def send(self, stream: int, payload: bytes) -> None:
-        """Queue a message; it arrives exactly once, whatever happens to the connection."""
-        self.link.send(stream, payload)
+    def send(self, stream: int, payload: bytes, *, seen: int | None = None) -> int:
+        """Queue a message and return its number; it arrives once, whatever happens to the connection.
+
+        ``seen`` is what it says its sender had seen: by default what was consumed of this stream.
+        """
+        number = self.link.send(stream, payload, seen=seen)
         self.wake()
+        return number
 
     def finish(self, stream: int) -> None:
         """End our direction of ``stream`` after what was queued."""
@@ -136,6 +141,7 @@ class LinkDriver:
             return
         if message.end:
             del self._handlers[message.stream]
+        self.before_hand_over(message)
         try:
             taken = handler(message)
         except Exception:

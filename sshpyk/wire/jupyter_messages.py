@@ -63,6 +63,24 @@ class Signer:
         session: str = "sshpyk",
     ) -> list[bytes]:
         """Return the parts of a new, signed message."""
+        return self.message_of(
+            msg_type,
+            json.dumps(content).encode(),
+            identities=identities,
+            parent_header=parent_header,
+            session=session,
+        )
+
+    def message_of(
+        self,
+        msg_type: str,
+        content: bytes,
+        *,
+        identities: Sequence[bytes] = (),
+        parent_header: bytes = b"{}",
+        session: str = "sshpyk",
+    ) -> list[bytes]:
+        """Return the parts of a new, signed message whose content is JSON already."""
         header = {
             "msg_id": uuid.uuid4().hex,
             "msg_type": msg_type,
@@ -71,5 +89,5 @@ class Signer:
             "date": datetime.datetime.now(datetime.timezone.utc).isoformat(),
             "version": PROTOCOL_VERSION,
         }
-        frames = [json.dumps(header).encode(), parent_header, b"{}", json.dumps(content).encode()]
+        frames = [json.dumps(header).encode(), parent_header, b"{}", content]
         return [*identities, DELIMITER, self.sign(frames), *frames]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import secrets
 from typing import Any, Awaitable, Callable, Dict
 
 from sshpyk.errors import SshpykError, error_from_record
@@ -33,7 +34,8 @@ class Rpc:
         self._operations = operations
         self._waiting: dict[int, asyncio.Future[Params]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._last_id = 0
+        # Not from 0: answers to the process that we may have replaced must find nobody.
+        self._last_id = secrets.randbits(48)
         driver.claim(RPC_STREAM, self._on_message, urgent=True)
         driver.on_left = self._drop_tasks
 

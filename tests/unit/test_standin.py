@@ -22,6 +22,7 @@ from sshpyk.errors import AuthenticationFailed, InvalidInput, KernelDied, error_
 from sshpyk.standin import read_request
 
 PATIENCE_S = 15.0
+TICKET = {"kernel_id": "k", "streams": [1, 3]}
 # The real program, but the hub is the test's.
 PROGRAM = """
 import socket, sys
@@ -81,8 +82,9 @@ class Hub:
         self.accept()
         record = self.hear()
         assert record is not None
-        assert record.pop("op") == "launch"
-        return record
+        assert record["op"] == "launch"
+        request: dict[str, Any] = record["request"]
+        return request
 
     def go(self) -> None:
         if self._connection is not None:
@@ -135,7 +137,7 @@ class Stage:
         """Start it and play the hub until the kernel is ready."""
         process, report = self.provisioned(**more)
         self.hub.launch()
-        self.hub.say(event="ready", kernel_id="k")
+        self.hub.say(event="ready", ticket=TICKET)
         assert json.loads(report.recv(65536)) == {"ready": True}
         return process
 
@@ -161,9 +163,8 @@ def stage() -> Iterator[Stage]:
 def test_the_launch_is_passed_on_and_the_outcome_reported(stage: Stage):
     process, report = stage.provisioned()
     assert stage.hub.launch() == RECORD["launch"]
-    stage.hub.say(event="ready", kernel_id="k")
+    stage.hub.say(event="ready", ticket=TICKET)
     assert json.loads(report.recv(65536)) == {"ready": True}
-    assert report.recv(1) == b""  # there is nothing more to report
     assert process.poll() is None
     stage.hub.say(event="exited", status=0)
     assert process.wait(PATIENCE_S) == 0
@@ -198,7 +199,9 @@ def test_the_exit_right_behind_ready_is_not_missed(stage: Stage):
     process, report = stage.provisioned()
     stage.hub.launch()
     assert stage.hub._connection is not None
-    stage.hub._connection.sendall(b'{"event": "ready"}\n{"event": "exited", "status": 3}\n')
+    stage.hub._connection.sendall(
+        b'{"event": "ready", "ticket": {}}\n{"event": "exited", "status": 3}\n'
+    )
     assert json.loads(report.recv(65536)) == {"ready": True}
     assert process.wait(PATIENCE_S) == 3
 
@@ -250,6 +253,21 @@ def test_a_stop_during_the_launch_is_an_order_too(stage: Stage):
     assert process.wait(PATIENCE_S) == 1
 
 
+def test_notice_goes_to_stderr_and_to_the_provisioner(stage: Stage):
+    process, report = stage.provisioned()
+    stage.hub.launch()
+    stage.hub.say(event="ready", ticket=TICKET)
+    assert json.loads(report.recv(65536)) == {"ready": True}
+    stage.hub.say(event="notice", text="gpu1: away")
+    assert json.loads(report.recv(65536)) == {"notice": "gpu1: away"}
+    report.close()
+    stage.hub.say(event="notice", text="gpu1: back")
+    stage.hub.say(event="exited", status=0)
+    assert process.wait(PATIENCE_S) == 0
+    assert process.stderr
+    assert process.stderr.read() == b"sshpyk: gpu1: away\nsshpyk: gpu1: back\n"
+
+
 def test_a_failed_launch_is_reported_whole(stage: Stage):
     process, report = stage.provisioned()
     stage.hub.launch()
@@ -261,19 +279,40 @@ def test_a_failed_launch_is_reported_whole(stage: Stage):
     assert process.wait(PATIENCE_S) == 1
 
 
-def test_a_hub_that_goes_during_the_launch_is_reported(stage: Stage):
+def test_f14_a_hub_that_goes_during_the_launch_is_replaced_and_launches_again(stage: Stage):
     process, report = stage.provisioned()
     stage.hub.launch()
     stage.hub.go()
-    told = error_from_record(json.loads(report.recv(65536))["error"])
-    assert (told.host, told.what) == ("gpu1", "the local hub process has gone")
-    assert process.wait(PATIENCE_S) == 1
+    assert stage.hub.launch() == RECORD["launch"]
+    stage.hub.say(event="ready", ticket=TICKET)
+    assert json.loads(report.recv(65536)) == {"ready": True}
+    stage.hub.say(event="exited", status=0)
+    assert process.wait(PATIENCE_S) == 0
 
 
-def test_a_hub_that_goes_later_ends_the_stand_in(stage: Stage):
+def test_f14_a_hub_that_goes_later_is_replaced_and_gets_the_kernel(stage: Stage):
     process = stage.ready()
     stage.hub.go()
+    stage.hub.accept()
+    assert stage.hub.hear() == {"op": "reattach", "request": RECORD["launch"], "ticket": TICKET}
+    stage.hub.say(event="ready", ticket=TICKET)
+    process.send_signal(signal.SIGINT)
+    assert stage.hub.hear() == {"op": "interrupt"}
+    stage.hub.say(event="exited", status=3)
+    assert process.wait(PATIENCE_S) == 3
+    assert process.stderr
+    assert b"gpu1: the local hub was replaced" in process.stderr.read()
+
+
+def test_f14_hubs_that_go_again_and_again_end_the_stand_in(stage: Stage):
+    process = stage.ready()
+    stage.hub.go()
+    for _ in range(standin._REATTACH_TRIES):
+        stage.hub.accept()
+        stage.hub.go()
     assert process.wait(PATIENCE_S) == 1
+    assert process.stderr
+    assert b"again and again" in process.stderr.read()
 
 
 def test_a_signal_for_a_hub_that_has_gone_is_no_crash(stage: Stage):
@@ -282,7 +321,11 @@ def test_a_signal_for_a_hub_that_has_gone_is_no_crash(stage: Stage):
     stage.hub.go()
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGCONT)
-    assert process.wait(PATIENCE_S) == 1
+    stage.hub.accept()
+    assert (stage.hub.hear() or {})["op"] == "reattach"
+    assert stage.hub.hear() == {"op": "interrupt"}
+    stage.hub.say(event="exited", status=0)
+    assert process.wait(PATIENCE_S) == 0
     assert process.stderr
     assert b"Traceback" not in process.stderr.read()
 
@@ -315,7 +358,7 @@ def test_it_ends_when_the_process_that_started_it_has_gone(stage: Stage):
     )
     stage.processes.append(parent)
     stage.hub.launch()
-    stage.hub.say(event="ready", kernel_id="k")
+    stage.hub.say(event="ready", ticket=TICKET)
     parent.kill()
     assert stage.hub.hear() is None  # which the hub takes for the owner's end
 

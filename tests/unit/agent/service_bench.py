@@ -77,18 +77,31 @@ class ServiceBench:
         }
         return await self.rpc.call("start", **params)
 
-    def ask(self, msg_type: str, content: dict[str, Any], channel: int = SHELL) -> str:
+    def ask(
+        self,
+        msg_type: str,
+        content: dict[str, Any],
+        channel: int = SHELL,
+        *,
+        seen: int | None = None,
+    ) -> str:
         message = self.session.msg(msg_type, content)
         stream = self.streams[1] if channel == CONTROL else self.streams[0]
         parts = [b"client", *self.session.serialize(message)]
-        self.joined.hub.send(stream, kernel_messages.pack(channel, parts))
+        payload = kernel_messages.pack(channel, parts)
+        self.joined.hub.send(stream, payload, seen=self.seen if seen is None else seen)
         return str(message["header"]["msg_id"])
 
-    def execute(self, code: str) -> str:
+    @property
+    def seen(self) -> int:
+        """How much of the main stream we have been handed."""
+        return self.joined.hub.link.consumed_seq(self.streams[0])
+
+    def execute(self, code: str, *, stop_on_error: bool = False, seen: int | None = None) -> str:
         content = {"code": code, "silent": False, "store_history": True}
         # What follows an error within milliseconds would be aborted with it, locally as well.
-        more = {"user_expressions": {}, "allow_stdin": True, "stop_on_error": False}
-        return self.ask("execute_request", {**content, **more})
+        more = {"user_expressions": {}, "allow_stdin": True, "stop_on_error": stop_on_error}
+        return self.ask("execute_request", {**content, **more}, seen=seen)
 
     def heard(self, channel: int, msg_type: str) -> list[dict[str, Any]]:
         """Return the contents of the messages of one type that came on a channel."""

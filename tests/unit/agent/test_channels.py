@@ -289,7 +289,7 @@ async def test_the_reply_to_a_message_of_our_own_goes_nowhere(short_folder: Path
 @in_loop
 async def test_an_intercepted_control_request_does_not_reach_the_kernel(short_folder: Path):
     async with bench(short_folder) as made:
-        made.channels.intercept = lambda parts: parts[1] == b"mine"
+        made.channels.intercept = lambda channel, seen, parts: parts[1] == b"mine"
         made.ask(CONTROL, b"client", b"mine")
         made.ask(CONTROL, b"client", b"yours")
         assert await made.kernel.receive("control") == [b"client", b"yours"]

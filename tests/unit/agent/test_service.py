@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from sshpyk.agent import seen as seen_module
 from sshpyk.agent import service as service_module
 from sshpyk.agent.kernelspecs import RemoteKernelspec, find_kernelspec
 from sshpyk.errors import KernelDied, KernelError, KernelspecNotFound, RemoteShellFailed
@@ -62,12 +63,49 @@ async def test_interrupts_reach_a_running_cell_both_ways(short_folder: Path):
             bench.execute("print('go'); import time; time.sleep(60)")
             await until(lambda place=place: len(bench.heard(IOPUB, "stream")) > place)
             if place == 0:
-                await bench.rpc.call("interrupt", kernel_id=KERNEL_ID)
+                await bench.rpc.call("interrupt", kernel_id=KERNEL_ID, seen=bench.seen)
             else:  # as a client whose own kernelspec says "message" does
                 bench.ask("interrupt_request", {}, CONTROL)
                 assert (await bench.hear(CONTROL, "interrupt_reply"))["status"] == "ok"
             await until(lambda place=place: len(bench.heard(SHELL, "execute_reply")) > place)
             assert bench.heard(SHELL, "execute_reply")[-1]["ename"] == "KeyboardInterrupt"
+
+
+@in_loop
+async def test_f53_cells_sent_before_an_error_was_seen_are_aborted(short_folder: Path):
+    async with service_bench(short_folder) as bench:
+        await bench.start()
+        seen_before = bench.seen
+        bench.execute("1 / 0", stop_on_error=True)
+        assert (await bench.hear(SHELL, "execute_reply"))["ename"] == "ZeroDivisionError"
+        for _ in range(3):
+            bench.execute("print('never')", seen=seen_before)
+        await until(lambda: len(bench.heard(SHELL, "execute_reply")) == 4)
+        assert bench.heard(SHELL, "execute_reply")[1:] == [{"status": "aborted"}] * 3
+        bench.execute("print('now')")
+        await until(lambda: len(bench.heard(SHELL, "execute_reply")) == 5)
+        assert [content["text"] for content in bench.heard(IOPUB, "stream")] == ["now\n"]
+
+
+@in_loop
+async def test_f55_interrupt_that_was_meant_for_an_earlier_cell_is_refused_visibly(
+    short_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(seen_module, "LATE_S", 0.1)
+    async with service_bench(short_folder) as bench:
+        await bench.start()
+        seen_before = bench.seen
+        bench.execute("print('one')")
+        await bench.hear(SHELL, "execute_reply")
+        await asyncio.sleep(0.3)
+        bench.execute("import time; print('two'); time.sleep(1.0); print('done')")
+        await until(lambda: "two" in "".join(c["text"] for c in bench.heard(IOPUB, "stream")))
+        await bench.rpc.call("interrupt", kernel_id=KERNEL_ID, seen=seen_before)
+        await until(lambda: len(bench.heard(SHELL, "execute_reply")) == 2)
+        assert bench.heard(SHELL, "execute_reply")[-1]["status"] == "ok"
+        errors = [c["text"] for c in bench.heard(IOPUB, "stream") if c["name"] == "stderr"]
+        assert len(errors) == 1
+        assert "arrived too late" in errors[0]
 
 
 @in_loop
@@ -226,7 +264,7 @@ async def test_the_working_directory_and_environment_are_as_asked(short_folder: 
 @in_loop
 async def test_orders_for_a_kernel_that_has_ended(short_folder: Path):
     async with service_bench(short_folder) as bench:
-        for op, more in (("interrupt", {}), ("signal", {"signal": 2})):
+        for op, more in (("interrupt", {"seen": 0}), ("signal", {"signal": 2})):
             with pytest.raises(KernelDied):
                 await bench.rpc.call(op, kernel_id="unknown", **more)
         assert await bench.rpc.call("stop", kernel_id="unknown", grace_s=0) == {}

@@ -113,7 +113,13 @@ class TestErrors:
 def test_every_result_of_a_verb_has_a_renderer() -> None:
     from sshpyk.cli import render, results
 
-    for record in (results.Added, results.Edited, results.Deleted, results.Listing):
+    for record in (
+        results.Added,
+        results.Edited,
+        results.Deleted,
+        results.Listing,
+        results.Processes,
+    ):
         assert render.render.dispatch(record) is not render.render.dispatch(object)
     assert cli.name == "cli"
     assert issubclass(main_module.Failure, Exception)

@@ -15,6 +15,7 @@ from jupyter_client.session import Session
 
 from sshpyk.errors import SshpykError
 from sshpyk.hub.host import LinkState
+from sshpyk.hub.outage import Outage
 from sshpyk.ssh.command import SshTarget
 from sshpyk.wire import kernel_messages
 from sshpyk.wire.kernel_messages import CONTROL, ChannelMessage
@@ -189,6 +190,8 @@ class FakeHost:
         self.target = SshTarget("gpu1")
         self.state = LinkState.UP
         self.phase = ""
+        self.on_notice: Callable[[str], None] = lambda text: None
+        self.outage = Outage("gpu1", lambda text: self.on_notice(text))
         self.driver = joined.hub
         self.rpc = Rpc(joined.hub, {})
         self.on_lost_link: Callable[[SshpykError], None] = lambda error: None
@@ -202,6 +205,10 @@ class FakeHost:
         numbers = [self._next_stream + 2 * place for place in range(count)]
         self._next_stream += 2 * count
         return numbers
+
+    @property
+    def is_up(self) -> bool:
+        return self.state is LinkState.UP
 
     async def bring_up(self, python: str) -> None:
         self.phase = "connecting with ssh: gpu1"

@@ -29,7 +29,8 @@ class Bench:
         self.joined = joined
         self.context = context
         self.info = info
-        self.endpoints = Endpoints(context, info)
+        self.away = False
+        self.endpoints = Endpoints(context, info, lambda: self.away)
         self.statuses: list[int] = []
         self.got: dict[int, list[ChannelMessage]] = {MAIN: [], CTRL: []}
         self._next = (MAIN, CTRL)

@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +30,7 @@ from sshpyk.ssh.command import SshTarget
 from sshpyk.wire import driver as driver_module
 from sshpyk.wire.carrier import Carrier
 from sshpyk.wire.driver import LinkDriver
+from sshpyk.wire.journal import Journal
 from sshpyk.wire.rpc import Params, Rpc
 from tests.unit.wire.harness import in_loop, until
 
@@ -130,21 +132,25 @@ class FakeNetwork:
 
 
 @asynccontextmanager
-async def network(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[FakeNetwork, HostLink]]:
+async def network(
+    monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> AsyncIterator[tuple[FakeNetwork, HostLink]]:
     made = FakeNetwork()
     monkeypatch.setattr(host_module, "dial", made.dial)
     monkeypatch.setattr(host_module, "BACKOFF_S", (0.01, 0.05))
-    host = HostLink(SshTarget("gpu1"))
+    journal = Journal(str(folder / "journal"))
+    host = HostLink(SshTarget("gpu1"), journal)
     try:
         yield made, host
     finally:
         await host.leave("the test is over")
+        journal.remove()
         made.close()
 
 
 @in_loop
-async def test_bring_up_dials_once_for_all_who_wait(monkeypatch):
-    async with network(monkeypatch) as (net, host):
+async def test_bring_up_dials_once_for_all_who_wait(monkeypatch, tmp_path):
+    async with network(monkeypatch, tmp_path) as (net, host):
         assert host.state is LinkState.DOWN
         await asyncio.gather(*(host.bring_up("~/env/bin/python") for _ in range(5)))
         assert (net.dials, net.pythons) == (1, ["~/env/bin/python"])
@@ -161,9 +167,9 @@ async def test_bring_up_dials_once_for_all_who_wait(monkeypatch):
 )
 @in_loop
 async def test_the_first_dials_failure_is_raised_to_all_and_the_next_wish_dials_anew(
-    monkeypatch, error: SshpykError
+    monkeypatch, tmp_path, error: SshpykError
 ):
-    async with network(monkeypatch) as (net, host):
+    async with network(monkeypatch, tmp_path) as (net, host):
         net.failures = [error]
         results = await asyncio.gather(
             *(host.bring_up("python3") for _ in range(3)), return_exceptions=True
@@ -176,8 +182,8 @@ async def test_the_first_dials_failure_is_raised_to_all_and_the_next_wish_dials_
 
 
 @in_loop
-async def test_a_wish_at_any_moment_around_a_failure_is_answered(monkeypatch):
-    async with network(monkeypatch) as (net, host):
+async def test_a_wish_at_any_moment_around_a_failure_is_answered(monkeypatch, tmp_path):
+    async with network(monkeypatch, tmp_path) as (net, host):
         for turns in range(12):
             net.failures = [AuthenticationFailed("denied")] * 2
             first = asyncio.ensure_future(host.bring_up("python3"))
@@ -191,8 +197,8 @@ async def test_a_wish_at_any_moment_around_a_failure_is_answered(monkeypatch):
 
 
 @in_loop
-async def test_a_lost_connection_is_dialed_again_and_nothing_is_lost(monkeypatch):
-    async with network(monkeypatch) as (net, host):
+async def test_a_lost_connection_is_dialed_again_and_nothing_is_lost(monkeypatch, tmp_path):
+    async with network(monkeypatch, tmp_path) as (net, host):
         await host.bring_up("python3")
         net.may_dial.clear()
         net.cut()
@@ -206,8 +212,8 @@ async def test_a_lost_connection_is_dialed_again_and_nothing_is_lost(monkeypatch
 
 
 @in_loop
-async def test_outages_are_retried_until_the_host_is_back(monkeypatch):
-    async with network(monkeypatch) as (net, host):
+async def test_outages_are_retried_until_the_host_is_back(monkeypatch, tmp_path):
+    async with network(monkeypatch, tmp_path) as (net, host):
         await host.bring_up("python3")
         net.failures = [Unreachable("no route")] * 6
         net.cut()
@@ -216,8 +222,10 @@ async def test_outages_are_retried_until_the_host_is_back(monkeypatch):
 
 
 @in_loop
-async def test_a_refusal_stops_the_dialing_until_somebody_wants_the_host_again(monkeypatch):
-    async with network(monkeypatch) as (net, host):
+async def test_a_refusal_stops_the_dialing_until_somebody_wants_the_host_again(
+    monkeypatch, tmp_path
+):
+    async with network(monkeypatch, tmp_path) as (net, host):
         await host.bring_up("python3")
         net.failures = [AuthenticationFailed("the key was removed")]
         net.cut()
@@ -230,9 +238,9 @@ async def test_a_refusal_stops_the_dialing_until_somebody_wants_the_host_again(m
 
 
 @in_loop
-async def test_a_connection_that_dies_before_the_first_answer_is_tried_again(monkeypatch):
+async def test_a_connection_that_dies_before_the_first_answer_is_tried_again(monkeypatch, tmp_path):
     """The agent that was found may have been about to leave."""
-    async with network(monkeypatch) as (net, host):
+    async with network(monkeypatch, tmp_path) as (net, host):
         net.listening = False
         bringing = asyncio.ensure_future(host.bring_up("python3"))
         await until(lambda: net.wires)
@@ -244,10 +252,10 @@ async def test_a_connection_that_dies_before_the_first_answer_is_tried_again(mon
 
 
 @in_loop
-async def test_an_agent_that_never_answers_is_an_error(monkeypatch):
+async def test_an_agent_that_never_answers_is_an_error(monkeypatch, tmp_path):
     monkeypatch.setattr(host_module, "HELLO_DEADLINE_S", 0.05)
     monkeypatch.setattr(host_module, "_AGENT_LEFT_PATIENCE_S", 0.04)
-    async with network(monkeypatch) as (net, host):
+    async with network(monkeypatch, tmp_path) as (net, host):
         net.listening = False
         with pytest.raises(Unreachable, match="agent did not answer"):
             await asyncio.wait_for(host.bring_up("python3"), 20)
@@ -256,11 +264,11 @@ async def test_an_agent_that_never_answers_is_an_error(monkeypatch):
 
 
 @in_loop
-async def test_a_silent_line_is_dialed_beside_and_the_new_one_goes_on(monkeypatch):
+async def test_a_silent_line_is_dialed_beside_and_the_new_one_goes_on(monkeypatch, tmp_path):
     monkeypatch.setattr(driver_module, "TICK_S", 0.01)
     monkeypatch.setattr(connection_module, "PING_WAITING_S", 0.02)
     monkeypatch.setattr(connection_module, "SUSPECT_AFTER_S", 0.05)
-    async with network(monkeypatch) as (net, host):
+    async with network(monkeypatch, tmp_path) as (net, host):
         await host.bring_up("python3")
         net.freeze()
         waiting = asyncio.ensure_future(host.rpc.call("echo", text="x"))
@@ -271,11 +279,13 @@ async def test_a_silent_line_is_dialed_beside_and_the_new_one_goes_on(monkeypatc
 
 
 @in_loop
-async def test_a_silent_line_stays_in_charge_while_nothing_else_comes_through(monkeypatch):
+async def test_a_silent_line_stays_in_charge_while_nothing_else_comes_through(
+    monkeypatch, tmp_path
+):
     monkeypatch.setattr(driver_module, "TICK_S", 0.01)
     monkeypatch.setattr(connection_module, "PING_IDLE_S", 0.02)
     monkeypatch.setattr(connection_module, "SUSPECT_AFTER_S", 0.05)
-    async with network(monkeypatch) as (net, host):
+    async with network(monkeypatch, tmp_path) as (net, host):
         await host.bring_up("python3")
         net.failures = [Unreachable("no route")] * 5
         net.freeze()
@@ -285,8 +295,10 @@ async def test_a_silent_line_stays_in_charge_while_nothing_else_comes_through(mo
 
 
 @in_loop
-async def test_a_link_that_the_agent_lost_fails_what_waited_and_a_new_one_works(monkeypatch):
-    async with network(monkeypatch) as (net, host):
+async def test_a_link_that_the_agent_lost_fails_what_waited_and_a_new_one_works(
+    monkeypatch, tmp_path
+):
+    async with network(monkeypatch, tmp_path) as (net, host):
         lost: list[SshpykError] = []
         host.on_lost_link = lost.append
         await host.bring_up("python3")
@@ -307,8 +319,10 @@ async def test_a_link_that_the_agent_lost_fails_what_waited_and_a_new_one_works(
 
 
 @in_loop
-async def test_a_launch_that_waits_for_a_link_which_turns_out_lost_is_answered(monkeypatch):
-    async with network(monkeypatch) as (net, host):
+async def test_a_launch_that_waits_for_a_link_which_turns_out_lost_is_answered(
+    monkeypatch, tmp_path
+):
+    async with network(monkeypatch, tmp_path) as (net, host):
         await host.bring_up("python3")
         net.may_dial.clear()
         net.restart_agent()
@@ -321,8 +335,8 @@ async def test_a_launch_that_waits_for_a_link_which_turns_out_lost_is_answered(m
 
 
 @in_loop
-async def test_a_defect_in_dialing_is_told_and_the_next_wish_dials_anew(monkeypatch):
-    async with network(monkeypatch) as (net, host):
+async def test_a_defect_in_dialing_is_told_and_the_next_wish_dials_anew(monkeypatch, tmp_path):
+    async with network(monkeypatch, tmp_path) as (net, host):
         net.failures = [ZeroDivisionError("oops")]  # type: ignore[list-item]
         with pytest.raises(HubError, match="ZeroDivisionError"):
             await asyncio.wait_for(host.bring_up("python3"), 5)
@@ -331,8 +345,8 @@ async def test_a_defect_in_dialing_is_told_and_the_next_wish_dials_anew(monkeypa
 
 
 @in_loop
-async def test_leaving_tells_the_agent_and_ends_ssh(monkeypatch):
-    async with network(monkeypatch) as (net, host):
+async def test_leaving_tells_the_agent_and_ends_ssh(monkeypatch, tmp_path):
+    async with network(monkeypatch, tmp_path) as (net, host):
         await host.bring_up("python3")
         await host.leave("good night")
         await until(lambda: net.left == ["good night"])
@@ -341,8 +355,8 @@ async def test_leaving_tells_the_agent_and_ends_ssh(monkeypatch):
 
 
 @in_loop
-async def test_leaving_while_dialing_stops_it(monkeypatch):
-    async with network(monkeypatch) as (net, host):
+async def test_leaving_while_dialing_stops_it(monkeypatch, tmp_path):
+    async with network(monkeypatch, tmp_path) as (net, host):
         net.may_dial.clear()
         wish = asyncio.ensure_future(host.bring_up("python3"))
         await until(lambda: net.dials == 1)
@@ -353,8 +367,8 @@ async def test_leaving_while_dialing_stops_it(monkeypatch):
 
 
 @in_loop
-async def test_leaving_while_an_answer_is_awaited_closes_everything(monkeypatch):
-    async with network(monkeypatch) as (net, host):
+async def test_leaving_while_an_answer_is_awaited_closes_everything(monkeypatch, tmp_path):
+    async with network(monkeypatch, tmp_path) as (net, host):
         net.listening = False
         wish = asyncio.ensure_future(host.bring_up("python3"))
         await until(lambda: net.sshs)
@@ -365,15 +379,15 @@ async def test_leaving_while_an_answer_is_awaited_closes_everything(monkeypatch)
 
 
 @in_loop
-async def test_new_streams_are_odd_and_never_used_twice(monkeypatch):
-    async with network(monkeypatch) as (_, host):
+async def test_new_streams_are_odd_and_never_used_twice(monkeypatch, tmp_path):
+    async with network(monkeypatch, tmp_path) as (_, host):
         assert host.new_streams(2) == [1, 3]
         assert host.new_streams(3) == [5, 7, 9]
 
 
 @in_loop
-async def test_errors_of_the_agent_cross_an_outage_as_they_are(monkeypatch):
-    async with network(monkeypatch) as (net, host):
+async def test_errors_of_the_agent_cross_an_outage_as_they_are(monkeypatch, tmp_path):
+    async with network(monkeypatch, tmp_path) as (net, host):
         await host.bring_up("python3")
         driver = next(iter(net.drivers.values()))
         release = asyncio.Event()

@@ -36,10 +36,12 @@ class Life:
         reader, writer = await self.connect()
         record: dict[str, Any] = {
             "op": "launch",
-            "connection_file": write_info(self.folder, ipc_info(self.folder)),
-            "python": "python3",
-            "kernel_name": "python3",
-            "launch_timeout_s": 10,
+            "request": {
+                "connection_file": write_info(self.folder, ipc_info(self.folder)),
+                "python": "python3",
+                "kernel_name": "python3",
+                "launch_timeout_s": 10,
+            },
         }
         writer.write(json.dumps(record).encode() + b"\n")
         assert json.loads(await reader.readline())["event"] == "ready"
@@ -51,7 +53,7 @@ async def life(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[L
     loop = asyncio.get_running_loop()
     async with Joined() as joined:
         made = Life(joined, folder)
-        monkeypatch.setattr(main_module, "HostLink", lambda target: made.host)
+        monkeypatch.setattr(main_module, "HostLink", lambda target, journal, noted: made.host)
         monkeypatch.setattr(main_module, "_UPKEEP_S", 0.02)
         made.task = asyncio.ensure_future(main_module.live(SshTarget("gpu1"), str(made.path)))
         await until(lambda: made.path.exists() or made.task.done())

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from sshpyk.errors import AuthenticationFailed, KernelDied, LinkLost, error_from_record
+from sshpyk.hub.host import LinkState
 from sshpyk.hub.kernels import Kernels
 from sshpyk.hub.server import Server
 from tests.unit.hub.fakes import FakeAgent, FakeHost, ipc_info, tcp_info, write_info
@@ -59,13 +60,15 @@ class Bench:
     def launch_record(self, **changes: Any) -> dict[str, Any]:
         return {
             "op": "launch",
-            "connection_file": write_info(self.folder, self.info),
-            "python": "python3",
-            "kernel_name": "python3",
-            "launch_timeout_s": 10,
-            "env": {},
-            "cwd": "",
-            **changes,
+            "request": {
+                "connection_file": write_info(self.folder, self.info),
+                "python": "python3",
+                "kernel_name": "python3",
+                "launch_timeout_s": 10,
+                "env": {},
+                "cwd": "",
+                **changes,
+            },
         }
 
     async def launched(self) -> Owner:
@@ -157,7 +160,7 @@ async def test_an_owner_that_vanishes_takes_its_kernel_along(short_folder: Path)
         assert spared.alive
         assert made.agent.asked[-1][1]["grace_s"] == 0
         other.leave()
-        await until(lambda: made.kernels.count == 0)
+        await until(lambda: not made.kernels.summaries())
 
 
 @in_loop
@@ -182,7 +185,7 @@ async def test_an_owner_that_vanishes_at_any_moment_leaves_no_kernel(short_folde
                 await asyncio.sleep(0)
             owner.leave()
             await until(lambda: not made.server._conversations)
-            await until(lambda: made.kernels.count == 0, f"left after {turns} turns")
+            await until(lambda: not made.kernels.summaries(), f"left after {turns} turns")
             await until(lambda: not any(k.alive for k in made.agent.kernels.values()))
 
 
@@ -303,7 +306,22 @@ async def test_status_says_what_there_is(short_folder: Path):
         for _ in range(2):
             asking.say(op="status")
             answer = await asking.hear() or {}
-            assert (answer["host"], answer["link"], answer["kernels"]) == ("gpu1", "up", 1)
+            assert (answer["host"], answer["link"], answer["away_s"]) == ("gpu1", "up", None)
+            (kernel,) = answer["kernels"]
+            assert (kernel["name"], kernel["pid"], kernel["state"]) == ("python3", 1, "alive")
+        made.host.state = LinkState.DIALING
+        asking.say(op="status")
+        answer = await asking.hear() or {}
+        assert (answer["link"], answer["kernels"][0]["state"]) == ("dialing", "unreachable")
+
+
+@in_loop
+async def test_notice_reaches_every_owner(short_folder: Path):
+    async with bench(short_folder) as made:
+        owner = await made.launched()
+        made.host.on_notice("gpu1: the connection is down")
+        told = {"event": "notice", "text": "gpu1: the connection is down"}
+        assert await owner.hear() == told
 
 
 @in_loop
@@ -322,12 +340,19 @@ async def test_an_unknown_request_is_an_error_and_the_conversation_goes_on(short
         asking.say(op="fly")
         assert "fly" in (await asking.hear() or {})["error"]["what"]
         asking.say(op="status")
-        assert (await asking.hear() or {})["kernels"] == 0
+        assert (await asking.hear() or {})["kernels"] == []
 
 
 @pytest.mark.parametrize(
     "line",
-    [b"{\n", b"[]\n", b"{}\n", b"\xff\n", b'{"op": "launch"}\n', b'{"op": "launch", "x": 1}\n'],
+    [
+        b"{\n",
+        b"[]\n",
+        b"{}\n",
+        b"\xff\n",
+        b'{"op": "launch"}\n',
+        b'{"op": "launch", "request": {"x": 1}}\n',
+    ],
 )
 @in_loop
 async def test_nonsense_ends_its_conversation_only(line: bytes, short_folder: Path):
@@ -337,4 +362,4 @@ async def test_nonsense_ends_its_conversation_only(line: bytes, short_folder: Pa
         bad.say_raw(line)
         assert await bad.hear() is None
         good.say(op="status")
-        assert (await good.hear() or {})["kernels"] == 0
+        assert (await good.hear() or {})["kernels"] == []

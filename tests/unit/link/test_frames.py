@@ -25,7 +25,7 @@ from sshpyk.link.frames import (
 )
 
 u8, u32, u64 = (st.integers(0, 2**bits - 1) for bits in (8, 32, 64))
-positions = st.dictionaries(u32, st.tuples(u64, u64), max_size=5)
+positions = st.dictionaries(u32, st.tuples(u64, u64, u64), max_size=5)
 hellos = st.builds(
     Hello,
     st.text(min_size=1, max_size=64),
@@ -128,8 +128,9 @@ GOOD: dict[str, Any] = {
     "link_id": "ab",
     "epoch": 1,
     "resumed": False,
+    "restarted": False,
     "versions": [1],
-    "streams": {"1": [2, 3]},
+    "streams": {"1": [2, 3, 5]},
     "over": {},
 }
 
@@ -140,7 +141,7 @@ def hello_frame(body: bytes) -> bytes:
 
 def test_the_good_hello_is_good():
     (hello,) = FrameReader().feed(hello_frame(json.dumps(GOOD).encode()))
-    assert hello == Hello("ab", 1, False, (1,), {1: (2, 3)}, {})
+    assert hello == Hello("ab", 1, False, (1,), {1: (2, 3, 5)}, {})
 
 
 def test_a_later_versions_additions_are_skipped():
@@ -180,21 +181,22 @@ def test_a_hello_with_a_member_missing_is_refused(missing: str):
         {"epoch": None},
         {"resumed": 1},
         {"resumed": "no"},
+        {"restarted": 0},
         {"versions": 1},
         {"versions": ["1"]},
         {"versions": [True]},
         {"versions": [-1]},
         {"streams": []},
-        {"streams": {"x": [0, 0]}},
-        {"streams": {"-1": [0, 0]}},
-        {"streams": {"1": [0]}},
-        {"streams": {"1": [0, 0, 0]}},
+        {"streams": {"x": [0, 0, 0]}},
+        {"streams": {"-1": [0, 0, 0]}},
+        {"streams": {"1": [0, 0]}},
+        {"streams": {"1": [0, 0, 0, 0]}},
         {"streams": {"1": 0}},
         {"streams": {"1": None}},
-        {"streams": {"1": ["0", 0]}},
-        {"streams": {"1": [0, -1]}},
-        {"streams": {"1": [2**64, 0]}},
-        {"streams": {"1": [0.5, 0]}},
+        {"streams": {"1": ["0", 0, 0]}},
+        {"streams": {"1": [0, 0, -1]}},
+        {"streams": {"1": [2**64, 0, 0]}},
+        {"streams": {"1": [0.5, 0, 0]}},
         {"over": None},
         {"over": {"1": "ab"}},
     ],

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sshpyk.link import stream as stream_module
-from sshpyk.link.frames import FLAG_END, FLAG_LAST_CHUNK, Ack, Data, LinkProtocolError
+from sshpyk.link.frames import FLAG_END, FLAG_LAST_CHUNK, Ack, Data, LinkProtocolError, Position
 from sshpyk.link.stream import CREDIT_WINDOW_BYTES, Receiver, Sender
 
 messages = st.lists(st.binary(max_size=40), min_size=1, max_size=6)
@@ -52,7 +52,7 @@ def test_rewinding_to_any_position_that_was_reached_loses_and_repeats_nothing(
     chunks = send_all(sender, limit)
     cut = data.draw(st.integers(0, len(chunks)))
     got = take_all(receiver, chunks[:cut])
-    sender.rewind(*receiver.position)
+    sender.rewind(receiver.position)
     got += take_all(receiver, send_all(sender, second_limit))
     assert got == [*payloads, b""]
     assert receiver.ended
@@ -68,7 +68,7 @@ def test_rewinding_further_back_than_needed_repeats_nothing(
     got = take_all(receiver, send_all(sender, 7))
     seq = data.draw(st.integers(0, len(payloads) - 1))
     offset = data.draw(st.integers(0, len(payloads[seq])))
-    sender.rewind(seq, offset)
+    sender.rewind(Position(seq, offset))
     again = send_all(sender, 11)
     assert again[0].seq == seq
     assert take_all(receiver, again) == []
@@ -91,7 +91,7 @@ def test_a_repeated_chunk_that_ends_before_what_we_have_changes_nothing():
     receiver = Receiver(1)
     receiver.take(Data(1, 0, 0, 0, 0, b"abcdef"))
     assert receiver.take(Data(1, 0, 1, 0, 0, b"bc")) is None
-    assert receiver.position == (0, 6)
+    assert receiver.position == (0, 6, 0)
     message = receiver.take(Data(1, 0, 6, 0, FLAG_LAST_CHUNK, b"g"))
     assert message is not None
     assert message.payload == b"abcdefg"
@@ -167,14 +167,14 @@ def test_a_peer_that_expects_what_was_never_sent_is_refused(position: tuple[int,
     sender = filled([b"abc", b"def"])
     send_all(sender, 9)
     with pytest.raises(LinkProtocolError, match="the peer expects"):
-        sender.rewind(*position)
+        sender.rewind(Position(*position))
 
 
 def test_a_position_below_the_acknowledged_is_merely_old():
     sender = filled([b"abc", b"def", b"ghi"])
     send_all(sender, 9)
     sender.acknowledge(Ack(1, 2, 0))
-    sender.rewind(0, 1)
+    sender.rewind(Position(0, 1))
     assert [chunk.seq for chunk in send_all(sender, 9)] == [2]
 
 

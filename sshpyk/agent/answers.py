@@ -1,0 +1,128 @@
+"""What the agent answers in the kernel's place: interrupts by signal, and what came too late.
+
+See :mod:`sshpyk.agent.seen` for what too late means.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from typing import Any, Sequence
+
+from sshpyk.agent.channels import KernelChannels
+from sshpyk.agent.process import KernelProcess
+from sshpyk.agent.seen import ClientView, Verdict
+from sshpyk.wire.clock import now_s
+from sshpyk.wire.jupyter_messages import Request, Signer
+from sshpyk.wire.kernel_messages import CONTROL, IOPUB, SHELL
+
+_TOO_LATE = (
+    "sshpyk: an interrupt arrived too late for the cell that it was meant for and was not applied to "
+    "this one; interrupt again to stop this cell\n"
+)
+
+log = logging.getLogger(__name__)
+
+
+class Answers:
+    """Stands before one kernel; its :meth:`intercept` sees every request of a client first."""
+
+    def __init__(self, process: KernelProcess, channels: KernelChannels) -> None:
+        self.shutdown_asked = False
+        self._process = process
+        self._channels = channels
+        self._signer = Signer(process.info["key"], process.info["signature_scheme"])
+        self._view = ClientView()
+        channels.intercept = self.intercept
+        channels.on_published = lambda channel, number, parts: self._view.published(
+            channel, number, parts, now_s()
+        )
+
+    def intercept(self, channel: int, seen: int, parts: list[bytes]) -> bool:
+        """Return whether the request was dealt with here, and must not reach the kernel."""
+        if channel == CONTROL:
+            return self._intercept_control(seen, parts)
+        verdict = self._view.judge(channel, seen, parts)
+        if verdict is Verdict.ABORT:
+            self._abort(parts)
+        elif verdict is Verdict.DROP:
+            log.info("dropped an answer to an earlier prompt")
+        return verdict is not Verdict.TAKE
+
+    def interrupt(self, seen: int) -> None:
+        """Interrupt the running cell, in the way that the host's kernelspec asks for."""
+        if not self._is_in_time(seen):
+            return
+        if self._by_message:
+            self.inject("interrupt_request", {})
+        else:
+            self._process.signal(signal.SIGINT)
+
+    def inject(self, msg_type: str, content: dict[str, Any]) -> None:
+        """Send a control request of our own to the kernel."""
+        self._channels.inject(self._signer.message(msg_type, content))
+
+    @property
+    def _by_message(self) -> bool:
+        return self._process.spec.interrupt_mode == "message"
+
+    def _intercept_control(self, seen: int, parts: list[bytes]) -> bool:
+        """Answer an ``interrupt_request`` for a kernel that knows signals only, or that is late.
+
+        The client's kernelspec may say ``message`` where the host's says ``signal``. A
+        ``shutdown_request`` passes, but is remembered.
+        """
+        request = self._signer.read(parts)
+        if request is None:
+            return False
+        kind = request.header.get("msg_type")
+        self.shutdown_asked = self.shutdown_asked or kind == "shutdown_request"
+        if kind != "interrupt_request":
+            return False
+        in_time = self._is_in_time(seen)
+        if in_time and self._by_message:
+            return False
+        self._status("busy", request.header_bytes)
+        if in_time:
+            self._process.signal(signal.SIGINT)
+        self._reply(CONTROL, "interrupt_reply", {"status": "ok"}, request)
+        self._status("idle", request.header_bytes)
+        return True
+
+    def _is_in_time(self, seen: int) -> bool:
+        if self._view.judge_interrupt(seen, now_s()) is Verdict.TAKE:
+            return True
+        log.info("an interrupt came too late, or twice")
+        if self._view.is_late(seen, now_s()) and self._view.running is not None:
+            text = {"name": "stderr", "text": _TOO_LATE}
+            self._publish("stream", text, self._view.running, [b"stream.stderr"])
+        return False
+
+    def _abort(self, parts: Sequence[bytes]) -> None:
+        """Do as the kernel does with cells that waited behind an error."""
+        request = self._signer.read(parts)
+        if request is None:
+            return
+        self._status("busy", request.header_bytes)
+        self._reply(SHELL, "execute_reply", {"status": "aborted"}, request)
+        self._status("idle", request.header_bytes)
+
+    def _reply(
+        self, channel: int, msg_type: str, content: dict[str, Any], request: Request
+    ) -> None:
+        reply = self._signer.message(
+            msg_type,
+            content,
+            identities=request.identities,
+            parent_header=request.header_bytes,
+        )
+        self._channels.publish(channel, reply)
+
+    def _status(self, state: str, parent_header: bytes) -> None:
+        self._publish("status", {"execution_state": state}, parent_header, [b"status"])
+
+    def _publish(
+        self, msg_type: str, content: dict[str, Any], parent: bytes, topic: list[bytes]
+    ) -> None:
+        message = self._signer.message(msg_type, content, identities=topic, parent_header=parent)
+        self._channels.publish(IOPUB, message)
