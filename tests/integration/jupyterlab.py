@@ -121,6 +121,16 @@ class Notebook:
         """Whether the page is another than the one that was opened."""
         return not self.page.evaluate("window.opened || false")
 
+    def reload(self) -> None:
+        """Press F5, and wait until the page has the notebook and its kernel again, in whatever state."""
+        self.page.reload()
+        self.page.evaluate("window.opened = true")
+        eventually(
+            lambda: self.cells() and self.status().endswith(("| Idle", "| Busy", "| Unknown")),
+            "the notebook",
+            timeout_s=PATIENCE_S,
+        )
+
     def cells(self) -> list[Cell]:
         """Return what is on the screen."""
         found = self.page.locator(".jp-Notebook .jp-CodeCell").evaluate_all(_READ_CELLS)
