@@ -150,11 +150,21 @@ class Kernels:
             raise
         finally:
             starting.cancel()
-        raise LaunchTimeout(
+        raise self._timed_out(request)
+
+    def _timed_out(self, request: LaunchRequest) -> LaunchTimeout:
+        """Return the error for a launch that took too long; an outage is not the kernel's slowness."""
+        away_s = self._host.outage.duration_s
+        phase = self._host.phase
+        advice = "raise launch_timeout: sshpyk edit --kernel-name … --launch-timeout SECONDS"
+        if away_s is not None:
+            phase = f"waiting for the connection, which has been down for {away_s:.0f} s"
+            advice = "sshpyk goes on connecting; start or restart the kernel when it is back"
+        return LaunchTimeout(
             f"the kernel was not ready within {request.launch_timeout_s:g} s",
             host=self._host.target.host,
-            phase=self._host.phase,
-            advice="raise launch_timeout: sshpyk edit --kernel-name … --launch-timeout SECONDS",
+            phase=phase,
+            advice=advice,
         )
 
     async def _launch(self, kernel_id: str, request: LaunchRequest) -> HubKernel:
