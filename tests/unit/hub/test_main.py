@@ -125,6 +125,19 @@ async def test_with_nothing_to_do_it_leaves_after_a_while(short_folder, monkeypa
 
 
 @in_loop
+async def test_a_connection_that_a_person_opened_is_kept_longer_while_it_is_up(
+    short_folder, monkeypatch
+):
+    monkeypatch.setattr(main_module, "IDLE_S", 0.1)
+    async with life(short_folder, monkeypatch) as hub:
+        hub.host.opened_by_person = True
+        await asyncio.sleep(0.4)
+        assert not hub.task.done()
+        hub.host.is_up = False
+        await asyncio.wait_for(hub.task, 10)
+
+
+@in_loop
 async def test_with_a_kernel_it_stays(short_folder, monkeypatch):
     monkeypatch.setattr(main_module, "IDLE_S", 0.1)
     async with life(short_folder, monkeypatch) as hub:

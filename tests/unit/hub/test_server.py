@@ -306,6 +306,11 @@ async def test_status_says_what_there_is(short_folder: Path):
             asking.say(op="status")
             answer = await asking.hear() or {}
             assert (answer["host"], answer["link"], answer["kernels"]) == ("gpu1", "up", 1)
+            assert answer["reason"] is None
+        made.host.reason = AuthenticationFailed("denied")
+        asking.say(op="status")
+        answer = await asking.hear() or {}
+        assert answer["reason"]["kind"] == "AuthenticationFailed"
 
 
 @in_loop
