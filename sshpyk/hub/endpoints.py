@@ -28,6 +28,7 @@ from sshpyk.wire.kernel_messages import CONTROL, EXITED, IOPUB, SHELL, STDIN
 
 _NAMES = {SHELL: "shell", IOPUB: "iopub", STDIN: "stdin", CONTROL: "control"}
 _ROUTED = (SHELL, STDIN, CONTROL)
+_COMING_BACK_S = 10.0  # within that clients come back to the sockets of a hub that was replaced
 _LINGER_MS = 2000  # after a close: what clients have not read yet
 _COPY_BELOW_BYTES = 64 * 1024
 
@@ -57,6 +58,7 @@ class Endpoints:
         self.delivered = 0  # messages of the main stream: what clients can have seen
         self._on_exit: Callable[[int], None] = lambda status: None
         self._welcomes = False
+        self._greets_from_s = 0.0  # who subscribes before that was greeted by the hub before us
         self._ungreeted: dict[bytes, None] = {}  # topics that a later kernel may greet, in order
         try:
             self._signer = Signer(info.get("key", ""), info.get("signature_scheme", "hmac-sha256"))
@@ -149,6 +151,7 @@ class Endpoints:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._subscribed.wait(), patience_s)
         self._ungreeted.clear()
+        self._greets_from_s = now_s() + _COMING_BACK_S
 
     def greet_subscribers(self) -> None:
         """Send ``iopub_welcome`` to all subscribers, as this kernel does (JEP 65): also to the next."""
@@ -214,11 +217,14 @@ class Endpoints:
         bound = self._sockets[IOPUB]
         while not bound.closed and _readable(bound):
             word = bound.recv()
-            if word[:1] == b"\x01":
-                self._subscribed.set()
-            if word[:1] == b"\x01" and self._welcomes:
+            if word[:1] != b"\x01":
+                continue
+            self._subscribed.set()
+            if now_s() < self._greets_from_s:
+                continue
+            if self._welcomes:
                 self._welcome(word[1:])
-            elif word[:1] == b"\x01":
+            else:
                 self._ungreeted[word[1:]] = None
 
     def _welcome(self, topic: bytes) -> None:
