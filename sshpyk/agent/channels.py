@@ -25,7 +25,7 @@ from sshpyk.wire.kernel_messages import CONTROL, IOPUB, SHELL, STDIN
 
 NAMES = {SHELL: "shell", STDIN: "stdin", CONTROL: "control"}
 MAX_CLIENTS = 32  # identities kept; every page reload of JupyterLab brings a new one
-_OUR_IDENTITY = b"sshpyk-agent"
+_OUR_IDENTITY = OUR_SESSION = b"sshpyk-agent"
 _WELCOME_PATIENCE_S = 0.05
 _DRAIN_POLL_S = 0.02
 _OUTPUT_PATIENCE_S = 1.0  # how long output that never pauses may hold a reply
@@ -60,6 +60,10 @@ class KernelChannels:
         self._listening = asyncio.get_running_loop().create_future()
         # Sees control requests first; returns whether it has answered the request itself.
         self.intercept: Callable[[list[bytes]], bool] = lambda parts: False
+        # See the clients' messages on shell and the kernel's answers, as they pass.
+        self.on_asked: Callable[[list[bytes]], None] = lambda parts: None
+        self.on_answered: Callable[[list[bytes]], None] = lambda parts: None
+        self.on_own_answer: Callable[[], None] = lambda: None  # on shell, to what we injected
 
     # Start
 
@@ -113,17 +117,23 @@ class KernelChannels:
             return True
         if channel == CONTROL and self.intercept(parts):
             return True
+        if channel == SHELL:
+            self.on_asked(parts)
         sockets = self._client(parts[0])
         if sockets is None or sockets[channel].send(parts[1:]):
             return True
         self._consume_when_drained(sockets[channel], message.stream)
         return False
 
-    def inject(self, parts: Sequence[bytes]) -> None:
-        """Send a control message of our own to the kernel; its reply goes nowhere."""
+    def inject(self, parts: Sequence[bytes], channel: int = CONTROL) -> None:
+        """Send a message of our own to the kernel; its reply goes to nobody else."""
         sockets = self._client(_OUR_IDENTITY)
         if sockets is not None:
-            sockets[CONTROL].send(list(parts))
+            sockets[channel].send(list(parts))
+
+    def expect_answers_for(self, identity: bytes) -> None:
+        """Connect as a client, for the answers to what it asked through the agent before us."""
+        self._client(identity)
 
     def _consume_when_drained(self, kernel_socket: KernelSocket, stream: int) -> None:
         if kernel_socket.drained or kernel_socket.broken:
@@ -165,13 +175,15 @@ class KernelChannels:
                 self.welcomes = True
                 self.on_welcome()
                 self._note_listening()
-            else:
+            elif OUR_SESSION not in _parent_header(parts):  # what it says of our own questions
                 self.publish(IOPUB, parts)
 
     def _from_client_socket(
         self, channel: int, identity: bytes, messages: list[list[bytes]]
     ) -> None:
         if identity == _OUR_IDENTITY:
+            if channel == SHELL:
+                self.on_own_answer()
             return
         if channel == CONTROL:
             for parts in messages:
@@ -202,6 +214,8 @@ class KernelChannels:
         held, self._held = self._held, []
         for channel, parts in held:
             self.publish(channel, parts)
+            if channel == SHELL:
+                self.on_answered(parts)
 
     def publish(self, channel: int, parts: Sequence[bytes]) -> None:
         """Send a message of the kernel's (or in its name) to the hub."""
@@ -234,6 +248,11 @@ class KernelChannels:
 def _close_all(sockets: dict[int, KernelSocket]) -> None:
     for kernel_socket in sockets.values():
         kernel_socket.close()
+
+
+def _parent_header(parts: Sequence[bytes]) -> bytes:
+    place = parts.index(DELIMITER) + 3 if DELIMITER in parts else 0
+    return parts[place] if 0 < place < len(parts) else b""
 
 
 def _is_welcome(parts: list[bytes]) -> bool:

@@ -16,16 +16,15 @@ import secrets
 from collections.abc import Callable
 from typing import NamedTuple
 
-from sshpyk.errors import HubError, LinkLost, SshpykError, Unreachable
+from sshpyk.errors import AgentReplaced, HubError, LinkLost, SshpykError, Unreachable
 from sshpyk.hub.dial import SshProcess, dial
-from sshpyk.link.connection import Connection
+from sshpyk.link.connection import Connection, Resumed
 from sshpyk.link.link import Link
-from sshpyk.link.stream import Message
 from sshpyk.ssh.command import SshTarget
 from sshpyk.wire.carrier import Carrier
 from sshpyk.wire.clock import now_s
 from sshpyk.wire.driver import LinkDriver
-from sshpyk.wire.journal import Journal, Noted
+from sshpyk.wire.journal import Head, Journal, Noted
 from sshpyk.wire.rpc import Params, Rpc
 
 BACKOFF_S = (0.2, 30.0)
@@ -46,7 +45,8 @@ class LinkState(enum.Enum):
 
 class HostLink:
     """See the module. ``on_lost_link`` is told when the agent lost what it held for us,
-    ``on_kernel_welcomes`` when a kernel greets its subscribers (JEP 65) later than it was ready.
+    ``on_agent_replaced`` when it was killed and another has taken its place, ``on_kernel_welcomes``
+    when a kernel greets its subscribers (JEP 65) later than it was ready.
     """
 
     def __init__(self, target: SshTarget, journal: Journal, noted: Noted | None = None) -> None:
@@ -55,10 +55,12 @@ class HostLink:
         self._journal = journal
         self.state = LinkState.DOWN
         self.on_lost_link: Callable[[SshpykError], None] = lambda error: None
+        self.on_agent_replaced: Callable[[], None] = lambda: None
         self.on_kernel_welcomes: Callable[[str], None] = lambda kernel_id: None
         self.phase = ""  # what is being done now, in words
         self._python = "python3"
         self._next_stream = 1
+        self._boot_id = ""  # which start of the host we last heard of
         self._dialing: asyncio.Task[None] | None = None
         self._waiting = 0  # how many launches wait for the link
         self._ssh: SshProcess | None = None
@@ -72,26 +74,21 @@ class HostLink:
 
     def _take_over(self, noted: Noted) -> None:
         """Go on with the link of a hub that was killed."""
-        self._journal.restore(noted)
-        self._next_stream = noted.next_stream
-        self._use_link(Link.restore(noted.link_id, noted.epoch, noted.consumed))
+        self._journal.resume()
+        self._next_stream = noted.head.next_stream
+        self._boot_id = noted.head.boot_id
+        self._use_link(noted.restore())
+        for stream in noted.ended():
+            self.driver.abandon(stream)
 
     def _use_link(self, link: Link) -> None:
         self.driver = LinkDriver(link)
-        self.driver.before_hand_over = self._note
+        self.driver.before_hand_over = self._journal.note
         self.driver.on_resumed = self._on_resumed
         self.driver.on_lost = self._on_connection_lost
         self.driver.on_suspect = self._on_suspect
         self.rpc = Rpc(self.driver, {"welcomes": self._kernel_welcomes})
         self._epoch = link.epoch
-
-    def _note(self, message: Message) -> None:
-        if message.end:
-            self._journal.forget(message.stream)
-        else:
-            self._journal.note(
-                message.stream, message.seq + 1, message.start + len(message.payload)
-            )
 
     async def _kernel_welcomes(self, params: Params) -> Params:
         self.on_kernel_welcomes(params["kernel_id"])
@@ -106,8 +103,12 @@ class HostLink:
         """Return fresh stream numbers; odd ones are the client's."""
         numbers = [self._next_stream + 2 * place for place in range(count)]
         self._next_stream += 2 * count
-        self._journal.begin(self.driver.link.link_id, self._epoch, self._next_stream)
+        self._note_head()
         return numbers
+
+    def _note_head(self) -> None:
+        link_id = self.driver.link.link_id
+        self._journal.begin(Head(link_id, self._epoch, self._next_stream, boot_id=self._boot_id))
 
     async def bring_up(self, python: str) -> None:
         """Return when the link is up; dial if nobody does. Raises what the first dial met.
@@ -203,7 +204,7 @@ class HostLink:
         ssh = await dial(self.target, self._python, self._note_phase)
         self._epoch += 1
         link = self.driver.link
-        self._journal.begin(link.link_id, self._epoch, self._next_stream)
+        self._note_head()
         never_carried = link.epoch == 0
         connection = Connection.initiate(link, self._epoch)
         carrier = Carrier(connection, ssh.stdout_fd, ssh.stdin_fd)
@@ -243,11 +244,29 @@ class HostLink:
 
     # What the driver tells
 
-    def _on_resumed(self, carrier: Carrier, known: bool) -> None:  # noqa: FBT001
-        if not known:
-            self._lose_link()
-        elif self._opening is not None and carrier is self._opening.carrier:
+    def _on_resumed(self, carrier: Carrier, event: Resumed) -> None:
+        if not event.known:
+            self._lose_link(event.boot_id)
+            return
+        if self._opening is not None and carrier is self._opening.carrier:
             _settle(self._opening.answer, None)
+        self._journal.prune(self.driver.link)
+        if event.boot_id != self._boot_id:
+            self._boot_id = event.boot_id
+            self._note_head()
+        if event.restarted:
+            self._take_up_with_new_agent()
+
+    def _take_up_with_new_agent(self) -> None:
+        log.warning("the agent on %s was killed; another has taken its place", self.target.host)
+        error = AgentReplaced(
+            "the agent on the host was killed, and what it was doing was given up",
+            host=self.target.host,
+            phase=self.phase,
+            advice="try again",
+        )
+        self.rpc.ask_again(error, never=("start",))
+        self.on_agent_replaced()
 
     def _on_connection_lost(self, carrier: Carrier, reason: str) -> None:
         if self._opening is not None and carrier is self._opening.carrier:
@@ -264,14 +283,17 @@ class HostLink:
             log.warning("%s is silent; dialing again beside the old connection", self.target.host)
             self._start_dialing()
 
-    def _lose_link(self) -> None:
+    def _lose_link(self, boot_id: str) -> None:
         """The agent knows nothing of our link: what it held is gone; say so and begin anew."""
-        error = LinkLost(
-            "the agent on the host was ended, and the kernels that it held with it",
-            host=self.target.host,
-            phase=RESUMING,
+        rebooted = "" not in (boot_id, self._boot_id) and boot_id != self._boot_id
+        what = (
+            "the host was rebooted, and the kernels on it are gone"
+            if rebooted
+            else "the agent on the host was ended, and the kernels that it held with it"
         )
+        error = LinkLost(what, host=self.target.host, phase=RESUMING)
         log.error("%s", error)
+        self._boot_id = boot_id
         opening, rpc = self._opening, self.rpc
         self.driver.leave("")
         self._journal.clear()

@@ -37,6 +37,14 @@ class Message(NamedTuple):
     start: int = 0
 
 
+class Taken(NamedTuple):
+    """What a process that died had handed over of a stream: messages, their bytes, and the last one."""
+
+    seq: int
+    size_bytes: int
+    ended: bool = False
+
+
 class _Outgoing:
     """A message in the sender's hands; ``start`` is its cumulative position in the stream."""
 
@@ -57,21 +65,21 @@ class Sender:
         self.stream = stream
         self.finished = False
         self.backlog_bytes = 0  # not acknowledged, sent or not
-        self._next_seq = 0
+        self.queued_seq = 0
         self._next_start = 0
         self._offset = 0  # of the first waiting message: what was sent of it
         self._waiting: deque[_Outgoing] = deque()
         self._sent: deque[_Outgoing] = deque()
         self._credit = CREDIT_WINDOW_BYTES
-        self._acked_seq = 0
+        self.acked_seq = 0
 
     def push(self, payload: bytes, seen: int, *, end: bool = False) -> None:
         """Queue a message; ``end`` makes it the last one."""
         if self.finished:
             raise ValueError("stream %d is finished" % self.stream)
-        message = _Outgoing(self._next_seq, payload, seen, self._next_start, end=end)
+        message = _Outgoing(self.queued_seq, payload, seen, self._next_start, end=end)
         self._waiting.append(message)
-        self._next_seq += 1
+        self.queued_seq += 1
         self._next_start += len(payload)
         self.backlog_bytes += len(payload)
         self.finished = end
@@ -105,10 +113,10 @@ class Sender:
 
     def acknowledge(self, ack: Ack) -> None:
         """Free what the peer's consumer has taken. Raises LinkProtocolError for what was not sent."""
-        sent_below = self._waiting[0].seq if self._waiting else self._next_seq
+        sent_below = self._waiting[0].seq if self._waiting else self.queued_seq
         if ack.seq > sent_below:
             raise LinkProtocolError("ACK of message %d, sent %d" % (ack.seq, sent_below))
-        self._acked_seq = max(self._acked_seq, ack.seq)
+        self.acked_seq = max(self.acked_seq, ack.seq)
         while self._sent and self._sent[0].seq < ack.seq:
             self.backlog_bytes -= len(self._sent.popleft().payload)
         self._credit = max(self._credit, ack.credit)
@@ -121,9 +129,9 @@ class Sender:
         for message in self._waiting:
             message.seq += position.seq
             message.start += position.start
-        self._next_seq += position.seq
+        self.queued_seq += position.seq
         self._next_start += position.start
-        self._acked_seq = position.seq
+        self.acked_seq = position.seq
         self._credit = position.start + CREDIT_WINDOW_BYTES
 
     def rewind(self, position: Position) -> None:
@@ -133,12 +141,12 @@ class Sender:
         last acknowledgements arrived over the previous connection.
         """
         seq, offset, _ = position
-        if seq > self._next_seq:
+        if seq > self.queued_seq:
             raise LinkProtocolError(
-                "stream %d: the peer expects message %d of %d" % (self.stream, seq, self._next_seq)
+                "stream %d: the peer expects message %d of %d" % (self.stream, seq, self.queued_seq)
             )
-        if seq < self._acked_seq:
-            seq, offset = self._acked_seq, 0
+        if seq < self.acked_seq:
+            seq, offset = self.acked_seq, 0
         while self._sent and self._sent[-1].seq >= seq:
             self._waiting.appendleft(self._sent.pop())
         while self._waiting and self._waiting[0].seq < seq:
@@ -164,22 +172,28 @@ class Receiver:
         self.consumed_bytes = 0
         self._unconsumed_sizes: deque[int] = deque()
         self._promised_credit = CREDIT_WINDOW_BYTES
+        self._deaf = False  # takes what comes after the last message, and drops it
 
     @property
     def position(self) -> Position:
         """The next byte expected."""
         return Position(self._next_seq, self._offset, self._start)
 
-    def restore(self, consumed_seq: int, consumed_bytes: int) -> None:
+    def restore(self, taken: Taken) -> None:
         """Expect what follows the messages that the process before us had handed over."""
-        self.consumed_seq = self._next_seq = consumed_seq
-        self.consumed_bytes = self._start = consumed_bytes
-        self._promised_credit = consumed_bytes + CREDIT_WINDOW_BYTES
+        self.consumed_seq = self._next_seq = taken.seq
+        self.consumed_bytes = self._start = taken.size_bytes
+        self._promised_credit = taken.size_bytes + CREDIT_WINDOW_BYTES
+        self.ended = taken.ended
 
-    def drop_partial(self) -> None:
-        """Forget an unfinished message: the process that was sending it is gone."""
+    def peer_restarted(self) -> None:
+        """Forget an unfinished message: the process that was sending it is gone.
+
+        The one after it may not know that the stream had ended, and end it once more.
+        """
         self._chunks = []
         self._offset = 0
+        self._deaf = self.ended
 
     @property
     def all_consumed(self) -> bool:
@@ -195,7 +209,7 @@ class Receiver:
             return None
         chunk = data.chunk
         overlap = self._offset - data.offset
-        if data.seq > self._next_seq or overlap < 0 or self.ended:
+        if data.seq > self._next_seq or overlap < 0 or (self.ended and not self._deaf):
             raise LinkProtocolError(
                 "stream %d: got message %d at %d, expected %d at %d"
                 % (self.stream, data.seq, data.offset, self._next_seq, self._offset)
@@ -208,7 +222,10 @@ class Receiver:
         if chunk:
             self._chunks.append(chunk)
         if data.flags & FLAG_LAST_CHUNK:
-            return self._complete(data)
+            message = self._complete(data)
+            if not self._deaf:
+                return message
+            self.consume()
         self._note_credit()
         return None
 
@@ -220,7 +237,7 @@ class Receiver:
         self._start += len(payload)
         self._next_seq += 1
         self._unconsumed_sizes.append(len(payload))
-        self.ended = bool(data.flags & FLAG_END)
+        self.ended = self.ended or bool(data.flags & FLAG_END)
         return Message(self.stream, data.seq, payload, data.seen, self.ended, start)
 
     def consume(self) -> None:

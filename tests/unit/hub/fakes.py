@@ -189,6 +189,8 @@ class FakeHost:
         self.target = SshTarget("gpu1")
         self.state = LinkState.UP
         self.phase = ""
+        self.took_over = False
+        self.on_agent_replaced: Callable[[], None] = lambda: None
         self.driver = joined.hub
         self.rpc = Rpc(joined.hub, {})
         self.on_lost_link: Callable[[SshpykError], None] = lambda error: None
