@@ -216,6 +216,12 @@ class Agent:
             log.warning("refused a session: %r is no link's id", link_id)
             carrier.close()
             return
+        if event.hello.goes_on and link_id not in self._links:
+            log.warning("link %s was not ours, or is lost", link_id[:8])
+            carrier.on_lost = lambda carrier, reason: None
+            carrier.connection.disown(event.hello, self._boot_id)
+            carrier.wake()
+            return
         held = self._links.get(link_id) or self._new_link(link_id)
         try:
             events = carrier.connection.answer(held.driver.link, event.hello)

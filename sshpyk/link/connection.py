@@ -126,6 +126,15 @@ class Connection:
         self._ask(now_s)
         return self._handle(held, now_s)
 
+    def disown(self, hello: Hello, boot_id: str) -> None:
+        """Answer that we know nothing, or nothing any more, of the link that the peer goes on with.
+
+        The peer closes the connection when it has read that.
+        """
+        reply = Hello(hello.link_id, hello.epoch, boot_id=boot_id)
+        self._control.append(frames.encode_hello(reply))
+        self.state = State.CLOSED
+
     def fence(self) -> None:
         """Another connection carries the link now: nothing of this one counts any more."""
         self.state = State.FENCED

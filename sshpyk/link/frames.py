@@ -81,6 +81,11 @@ class Hello:
     restarted: bool = False
     boot_id: str = ""
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether the speaker has received anything on the link, so that its peer must know it."""
+        return any(at != Position() for at in (*self.streams.values(), *self.over.values()))
+
 
 class Data(NamedTuple):
     """One chunk of one message. ``seen``: see :class:`sshpyk.link.stream.Message`."""

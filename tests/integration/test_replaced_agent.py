@@ -33,7 +33,8 @@ from tests.integration.machines import Lab, Process
 from tests.integration.test_replaced_hub import kill_hub
 from tests.integration.test_resume import EXPECTED, LINES, PRINTING, kill_ssh, text_up_to
 
-pytestmark = pytest.mark.exclusive
+# They wait for each other, each in its worker.
+pytestmark = [pytest.mark.exclusive, pytest.mark.timeout(600)]
 
 NOTICE = re.compile(r"agent on \S+ was killed.* up to (\d+) s may be missing")
 LINE_S = 0.05  # between two lines of PRINTING
@@ -221,7 +222,7 @@ def test_f16_agent_killed_while_large_messages_are_under_way_both_ways(
 def reboot(lab: Lab, boot_id_file: str, kernel_pid: int) -> None:
     """Do to the remote's processes and to /tmp what a reboot does, and to the file that tells of it."""
     lab.remote.run(f"echo another-boot > {boot_id_file}")
-    lab.remote.run(f"kill -9 {agent(lab).pid} {kernel_pid}; rm -rf /tmp/sshpyk-$(id -u)")
+    lab.remote.run(f"rm -rf /tmp/sshpyk-$(id -u); kill -9 {agent(lab).pid} {kernel_pid}")
 
 
 @pytest.fixture
