@@ -1,8 +1,8 @@
 """A kernel that outlived the agent which started it: taken up again, and what is lost is said.
 
-1. Tell its clients how much output may be missing.
-2. Connect to its sockets, under the identities of the clients that wait for answers, so that answers
+1. Connect to its sockets, under the identities of the clients that wait for answers, so that answers
    to come arrive.
+2. Tell the clients how much output may be missing, just before the first that comes again.
 3. Ask the kernel something ourselves: once it has answered that, every older request has been dealt
    with, and an answer that has not come will not.
 4. Answer those requests in the kernel's place, with an error that says so: nobody waits for ever.
@@ -111,6 +111,7 @@ class Adoption:
         while not self._channels.try_connect():
             await asyncio.sleep(pause_s)
             pause_s = min(longest_s, pause_s * 2)
+        self.tell_loss()
         for identity in {request.identity for request in self._inherited}:
             self._channels.expect_answers_for(identity)
         await self._channels.wait_listening()

@@ -99,9 +99,10 @@ class Kernel:
         main, link = self.streams.main, self.driver.link
         loss = Loss(loss_s, lambda: link.found_seq(main))
         self._adoption = Adoption(self._channels, self._spokesman, self._unanswered, loss)
-        self._adoption.tell_loss()
         if self.process.poll() is None:
             self._adopting = asyncio.ensure_future(self._adoption.run())
+        else:
+            self._adoption.tell_loss()
 
     def _asked(self, parts: list[bytes]) -> None:
         self._unanswered.asked(parts)
