@@ -108,6 +108,7 @@ class FakeAgent:
         self.start_error: SshpykError | None = None
         self.welcomes = False
         self.dies_at_once = False
+        self.ignores_stop = False  # as one that is killed in that moment
         self.rpc = Rpc(
             self.driver,
             {
@@ -115,6 +116,7 @@ class FakeAgent:
                 "stop": self._stop,
                 "interrupt": self._noted("interrupt"),
                 "signal": self._noted("signal"),
+                "list": self._list,
             },
         )
 
@@ -148,9 +150,13 @@ class FakeAgent:
     async def _stop(self, params: Params) -> Params:
         self.asked.append(("stop", params))
         kernel = self.kernels.get(params["kernel_id"])
-        if kernel is not None:
+        if kernel is not None and not self.ignores_stop:
             kernel.exit(-9)
         return {}
+
+    async def _list(self, params: Params) -> Params:
+        alive = [kernel_id for kernel_id, kernel in self.kernels.items() if kernel.alive]
+        return {"kernels": [{"kernel_id": kernel_id, "mine": True} for kernel_id in alive]}
 
 
 class FakeKernel:
