@@ -18,6 +18,7 @@ from typing import Callable, NamedTuple
 
 from sshpyk.agent.channels import OUR_SESSION, KernelChannels
 from sshpyk.agent.unanswered import Unanswered, UnansweredRequests
+from sshpyk.wire.clock import now_s
 from sshpyk.wire.jupyter_messages import Signer
 from sshpyk.wire.kernel_messages import IOPUB, SHELL
 
@@ -71,10 +72,11 @@ class Spokesman:
 class Loss(NamedTuple):
     """What is known of the time that the agent before us did not live to account for.
 
-    ``found_seq`` tells how many messages of the main stream the hub had got, once it has said so.
+    It began at ``since_s``. ``found_seq`` tells how many messages of the main stream the hub had got,
+    once it has said so.
     """
 
-    seconds: float
+    since_s: float
     found_seq: Callable[[], int | None]
 
 
@@ -98,10 +100,11 @@ class Adoption:
 
     def tell_loss(self) -> None:
         """Say to the clients how much may be missing; under the cell that was running, if any was."""
+        loss_s = now_s() - self._loss.since_s
         running = [one for one in self._inherited if one.is_cell and not one.answer_place]
         self._spokesman.complain(
             f"the agent on {socket.gethostname()} was killed and replaced;"
-            f" output of up to {math.ceil(self._loss.seconds)} s may be missing here",
+            f" output of up to {math.ceil(loss_s)} s may be missing here",
             running[0].header_bytes if running else b"{}",
         )
 

@@ -87,8 +87,8 @@ class Kernel:
         self._record = replace(self._record, **changes)
         self._record.write(self.process.folder)
 
-    def adopt(self, loss_s: float) -> None:
-        """Take care of a kernel whose agent was killed ``loss_s`` seconds ago at the most.
+    def adopt(self, since_s: float) -> None:
+        """Take care of a kernel whose agent was killed after ``since_s``; the hub has what was before.
 
         One that has ended meanwhile is noticed by the next :meth:`check_alive`.
         """
@@ -97,7 +97,7 @@ class Kernel:
         if self._record.status is not None:
             return  # the agent had seen its end; only the hub may not have heard of it
         main, link = self.streams.main, self.driver.link
-        loss = Loss(loss_s, lambda: link.found_seq(main))
+        loss = Loss(since_s, lambda: link.found_seq(main))
         self._adoption = Adoption(self._channels, self._spokesman, self._unanswered, loss)
         if self.process.poll() is None:
             self._adopting = asyncio.ensure_future(self._adoption.run())

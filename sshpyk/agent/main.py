@@ -134,8 +134,7 @@ class Agent:
         for kernel_folder, record in records(folder):
             held = self._links.get(record.link_id) if record else None
             if held is not None and record is not None and record.boot_id == self._boot_id:
-                loss_s = now_s() - held.settled_s
-                kernel = held.service.adopt(record, kernel_folder, loss_s)
+                kernel = held.service.adopt(record, kernel_folder, held.settled_s)
                 kernel.process.watch(self._book.check_all)
                 log.warning("adopted kernel %s, process %d", record.kernel_id, record.pid)
             elif not others:

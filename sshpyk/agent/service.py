@@ -129,7 +129,7 @@ class Service:
         process = KernelProcess(spec, info, folder, log_path)
         return Kernel(record, process, self._driver)
 
-    def adopt(self, record: KernelRecord, folder: str, loss_s: float) -> Kernel:
+    def adopt(self, record: KernelRecord, folder: str, since_s: float) -> Kernel:
         """Take care of a kernel of this link that an agent before us has started.
 
         One that was still starting is ended: its launch has failed. One that has ended is told of.
@@ -138,7 +138,7 @@ class Service:
         kernel = Kernel(record, process, self._driver)
         self._book.add(kernel)
         if record.ready:
-            kernel.adopt(loss_s)
+            kernel.adopt(since_s)
             self._tell_welcome(kernel)
         else:
             process.signal(signal.SIGKILL)

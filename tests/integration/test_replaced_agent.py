@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import signal
-import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,7 +30,6 @@ from tests.integration.kernels import (
 )
 from tests.integration.lifecycle_helpers import OwnHub, agents, outcome_of, own_hub
 from tests.integration.machines import Lab, Process
-from tests.integration.test_replaced_hub import kill_hub
 from tests.integration.test_resume import EXPECTED, LINES, PRINTING, kill_ssh, text_up_to
 
 # They wait for each other, each in its worker.
@@ -38,6 +37,8 @@ pytestmark = [pytest.mark.exclusive, pytest.mark.timeout(600)]
 
 NOTICE = re.compile(r"agent on \S+ was killed.* up to (\d+) s may be missing")
 LINE_S = 0.05  # between two lines of PRINTING
+# What is printed right before an _exit may still be in the kernel.
+LAST_WORDS = "print('last words', flush=True); import os, time; time.sleep(1); os._exit(0)"
 
 
 @pytest.fixture(autouse=True)
@@ -143,7 +144,7 @@ def test_f16_adopted_kernel_that_ends_is_told_of_without_a_claim_of_success(
 ) -> None:
     with started(lab, add_kernel(own_hub.host, *own_hub.options)) as kernel:
         kill_agent(lab, own_hub)
-        kernel.client.execute("print('last words', flush=True); import os; os._exit(0)")
+        kernel.client.execute(LAST_WORDS)
         text_up_to(kernel, "last words\n")
         eventually(lambda: not kernel.manager.is_alive(), "the kernel's end", timeout_s=30)
         assert kernel.manager.provisioner.process.returncode == 255
@@ -162,18 +163,27 @@ def test_f16_kernel_that_ends_while_no_agent_lives_is_told_of(
 def test_f16_answers_that_were_lost_are_replaced_by_an_error(
     lab: Lab, add_kernel: AddKernel, own_hub: OwnHub
 ) -> None:
-    """The cell ends, and another is asked for, while the link is cut and the agent dead."""
+    """The cell ends, and another is asked for, while the agent is dead and nobody knows it."""
+    gate = f"/tmp/test-gate-{uuid.uuid4().hex[:8]}"
+    code = f"""
+import os, time
+print("begun", flush=True)
+while not os.path.exists({gate!r}):
+    time.sleep(0.01)
+os.rename({gate!r}, {gate + "-passed"!r})
+mark = 43
+"""
     with started(lab, add_kernel(own_hub.host, *own_hub.options)) as kernel:
-        kernel.run("import time")
-        msg_id = kernel.client.execute("print('begun', flush=True); time.sleep(1); mark = 43")
+        msg_id = kernel.client.execute(code)
         text_up_to(kernel, "begun\n")
         ssh = own_hub.connection()
         os.kill(ssh.pid, signal.SIGSTOP)  # nothing passes, and nobody dials yet
-        lab.remote.kill(agent(lab).pid)
+        lab.remote.run(f"kill -9 {agent(lab).pid}; touch {gate}")
         later = kernel.client.execute("mark")
-        time.sleep(1.5)  # in which the cell ends unheard
+        eventually(lambda: lab.remote.files(gate + "-passed"), "the cell's end")
         os.kill(ssh.pid, signal.SIGCONT)
         outcomes = outcomes_of(kernel, msg_id, later)
+        lab.remote.run(["rm", gate + "-passed"])
         assert outcomes[msg_id].reply["content"]["ename"] == "AnswerLost"
         assert "the answer was lost" in outcomes[msg_id].text("stderr")
         assert outcomes[later].result == "43"
@@ -188,8 +198,9 @@ def test_f16_agent_and_link_and_hub_killed_at_once(
         pid = kernel.remote_pid()
         msg_id = kernel.client.execute(PRINTING)
         text = text_up_to(kernel, "line 20\n")
-        lab.remote.kill(agent(lab).pid)
-        kill_hub(own_hub)
+        doomed = agent(lab).pid
+        os.kill(own_hub.pid, signal.SIGKILL)
+        lab.remote.kill(doomed)
         outcome = outcome_of(kernel.client, msg_id)
         missing = missing_lines(text + outcome.text())
         assert LINES - 1 not in missing
