@@ -99,6 +99,10 @@ class LinkLost(HostError):
     """The agent that held this link is gone, and with it what it held."""
 
 
+class AgentReplaced(HostError):
+    """The agent was killed while it was doing what we had asked for; another has taken its place."""
+
+
 class KernelError(SshpykError):
     """The host is fine, the kernel is not."""
 

@@ -27,7 +27,7 @@ from sshpyk.wire.kernel_messages import CONTROL, IOPUB, SHELL, STDIN
 
 NAMES = {SHELL: "shell", STDIN: "stdin", CONTROL: "control"}
 MAX_CLIENTS = 32  # identities kept; every page reload of JupyterLab brings a new one
-_OUR_IDENTITY = b"sshpyk-agent"
+_OUR_IDENTITY = OUR_SESSION = b"sshpyk-agent"
 _WELCOME_PATIENCE_S = 0.05
 _DRAIN_POLL_S = 0.02
 _OUTPUT_PATIENCE_S = 1.0  # how long output that never pauses may hold a reply
@@ -71,6 +71,10 @@ class KernelChannels:
         self.intercept: Callable[[int, int, list[bytes]], bool] = lambda channel, seen, parts: False
         # Sees what goes to the clients on the main stream: channel, place in the stream, parts.
         self.on_published: Callable[[int, int, Sequence[bytes]], None] = lambda *_: None
+        # See the clients' messages on shell and the kernel's answers, as they pass.
+        self.on_asked: Callable[[list[bytes]], None] = lambda parts: None
+        self.on_answered: Callable[[list[bytes]], None] = lambda parts: None
+        self.on_own_answer: Callable[[], None] = lambda: None  # on shell, to what we injected
 
     # Start
 
@@ -124,6 +128,8 @@ class KernelChannels:
             return True
         if self.intercept(channel, self.place_seen(message.seen), parts):
             return True
+        if channel == SHELL:
+            self.on_asked(parts)
         sockets = self._client(parts[0])
         if sockets is None or sockets[channel].send(parts[1:]):
             return True
@@ -134,11 +140,15 @@ class KernelChannels:
         """Return ``seen``, which counts what the hub was sent, as a count of what was published."""
         return self._driver.link.place_of(self._streams.main, seen)
 
-    def inject(self, parts: Sequence[bytes]) -> None:
-        """Send a control message of our own to the kernel; its reply goes nowhere."""
+    def inject(self, parts: Sequence[bytes], channel: int = CONTROL) -> None:
+        """Send a message of our own to the kernel; its reply goes to nobody else."""
         sockets = self._client(_OUR_IDENTITY)
         if sockets is not None:
-            sockets[CONTROL].send(list(parts))
+            sockets[channel].send(list(parts))
+
+    def expect_answers_for(self, identity: bytes) -> None:
+        """Connect as a client, for the answers to what it asked through the agent before us."""
+        self._client(identity)
 
     def _consume_when_drained(self, kernel_socket: KernelSocket, stream: int) -> None:
         if kernel_socket.drained or kernel_socket.broken:
@@ -183,7 +193,7 @@ class KernelChannels:
                 self.welcomes = True
                 self.on_welcome()
                 self._note_listening()
-            else:
+            elif OUR_SESSION not in _parent_header(parts):  # what it says of our own questions
                 self.publish(IOPUB, parts)
         if self._backlog is not None and self._backlog.crowded and self._unread_since_s is None:
             self._leave_output_unread(messages[-1])
@@ -220,6 +230,8 @@ class KernelChannels:
         self, channel: int, identity: bytes, messages: list[list[bytes]]
     ) -> None:
         if identity == _OUR_IDENTITY:
+            if channel == SHELL:
+                self.on_own_answer()
             return
         if channel == CONTROL:
             for parts in messages:
@@ -250,6 +262,8 @@ class KernelChannels:
         held, self._held = self._held, []
         for channel, parts in held:
             self.publish(channel, parts)
+            if channel == SHELL:
+                self.on_answered(parts)
 
     def publish(self, channel: int, parts: Sequence[bytes]) -> None:
         """Send a message of the kernel's (or in its name) to the hub."""

@@ -8,18 +8,25 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
+import os
 import shlex
 import signal
+from dataclasses import replace
 from typing import Any, Awaitable, Callable
 
+from sshpyk.agent.adoption import Adoption, Loss, Spokesman
 from sshpyk.agent.answers import Answers
 from sshpyk.agent.channels import KernelChannels, Streams
 from sshpyk.agent.process import KernelProcess
+from sshpyk.agent.record import KernelRecord
+from sshpyk.agent.unanswered import UnansweredRequests
 from sshpyk.errors import KernelDied
 from sshpyk.wire.driver import LinkDriver
+from sshpyk.wire.jupyter_messages import Signer
 
 _CONNECT_POLL_S = (0.005, 0.02)
 _TERM_GRACE_S = 1.0
+_HEARD_POLL_S = 0.05
 
 log = logging.getLogger(__name__)
 
@@ -33,19 +40,30 @@ class KernelState(enum.Enum):
 
 
 class Kernel:
-    """See the module. ``driver`` is the link that carries the kernel's streams."""
+    """See the module. ``driver`` is the link that carries the kernel's streams.
 
-    def __init__(
-        self, kernel_id: str, process: KernelProcess, driver: LinkDriver, streams: Streams
-    ) -> None:
-        self.kernel_id = kernel_id
+    What another agent needs to adopt the kernel is written down as it changes.
+    """
+
+    def __init__(self, record: KernelRecord, process: KernelProcess, driver: LinkDriver) -> None:
+        self.kernel_id = record.kernel_id
         self.process = process
         self.driver = driver
+        self.streams = Streams(*record.streams)
+        self._record = record
         self.state = KernelState.STARTING
         self.status: int | None = None
-        self._channels = KernelChannels(process.info, driver, streams)
+        signer = Signer(process.info["key"], process.info["signature_scheme"])
+        self._channels = KernelChannels(process.info, driver, self.streams)
         self._answers = Answers(process, self._channels)
+        self._unanswered = UnansweredRequests(os.path.join(process.folder, "requests"))
+        self._channels.on_asked = self._asked
+        self._channels.on_answered = self._answered
+        self._spokesman = Spokesman(signer, self._channels)
+        self._adoption: Adoption | None = None
+        self._adopting: asyncio.Task[None] | None = None
         self._ended = asyncio.Event()
+        self.on_heard: Callable[[], None] = lambda: None  # the hub knows of the end
 
     async def wait_ready(self) -> None:
         """Return when the kernel listens. Raises :class:`KernelDied` with its last words."""
@@ -57,6 +75,47 @@ class Kernel:
         if await self._either(self._channels.wait_listening(), self._ended.wait()):
             raise self._death()
         self.state = KernelState.RUNNING
+        self._write_down(ready=True, welcomes=self.welcomes)
+
+    def note_process(self) -> None:
+        """Write down which process the kernel is; called right after its start."""
+        self._record = self._record.of_process(self.process.pid)
+        self._record.write(self.process.folder)
+
+    def _write_down(self, **changes: Any) -> None:
+        self._record = replace(self._record, **changes)
+        self._record.write(self.process.folder)
+
+    def adopt(self, since_s: float) -> None:
+        """Take care of a kernel whose agent was killed after ``since_s``; the hub has what was before.
+
+        One that has ended meanwhile is noticed by the next :meth:`check_alive`.
+        """
+        self.state = KernelState.RUNNING
+        self._channels.welcomes = self._record.welcomes
+        if self._record.status is not None:
+            return  # the agent had seen its end; only the hub may not have heard of it
+        main, link = self.streams.main, self.driver.link
+        loss = Loss(since_s, lambda: link.found_seq(main))
+        self._adoption = Adoption(self._channels, self._spokesman, self._unanswered, loss)
+        if self.process.poll() is None:
+            self._adopting = asyncio.ensure_future(self._adoption.run())
+        else:
+            self._adoption.tell_loss()
+
+    def _asked(self, parts: list[bytes]) -> None:
+        self._unanswered.asked(parts)
+        self.forget_heard()
+
+    def _answered(self, parts: list[bytes]) -> None:
+        queued = self.driver.link.queued_seq(self.streams.main)
+        if self._adoption is not None:
+            queued = self._adoption.place_of(parts, queued)
+        self._unanswered.answered(parts, queued)
+
+    def forget_heard(self) -> None:
+        """Forget the requests whose answers the hub has taken."""
+        self._unanswered.heard(self.driver.link.acknowledged_seq(self.streams.main))
 
     async def _either(self, wanted: Awaitable[Any], end: Awaitable[Any]) -> bool:
         """Wait for one of the two; return whether the kernel has ended."""
@@ -81,7 +140,12 @@ class Kernel:
 
     def tell_welcome(self, tell: Callable[[], None]) -> None:
         """Call ``tell`` if :attr:`welcomes` turns out only later."""
-        self._channels.on_welcome = tell
+
+        def on_welcome() -> None:
+            self._write_down(welcomes=True)
+            tell()
+
+        self._channels.on_welcome = on_welcome
 
     def check_alive(self) -> bool:
         """Notice a death (called when a child of the agent has ended); return whether it lives."""
@@ -95,13 +159,26 @@ class Kernel:
         self.status = status
         log.info("kernel %s ended with %s", self.kernel_id, describe_status(status))
         self.process.end_children()
+        if self._adopting is not None:
+            self._adopting.cancel()
         if was_running:
+            self._write_down(status=status)  # until the hub has heard of it
             self._channels.finish(status)
         else:
             self._channels.close()
-        self.process.remove_files()
+        self._remove_files_when_heard()
         self._ended.set()
         return False
+
+    def _remove_files_when_heard(self) -> None:
+        """Remove the files once no other agent would have to tell the hub of the kernel's end."""
+        link, main = self.driver.link, self.streams.main
+        if self.driver.left or link.acknowledged({main: link.queued_seq(main)}):
+            self.process.remove_files()
+            self.on_heard()
+        else:
+            loop = asyncio.get_running_loop()
+            loop.call_later(_HEARD_POLL_S, self._remove_files_when_heard)
 
     # What may be asked of it
 

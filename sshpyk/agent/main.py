@@ -11,9 +11,13 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
+import shutil
 import signal
 import socket
 
+from sshpyk.agent.process import KernelProcess
+from sshpyk.agent.record import KernelRecord, boot_id, records
 from sshpyk.agent.service import Book, Places, Service
 from sshpyk.agent.spool import Spool
 from sshpyk.link.connection import Connection, Event, HelloReceived, Incompatible
@@ -22,11 +26,15 @@ from sshpyk.link.link import Link
 from sshpyk.wire.carrier import Carrier
 from sshpyk.wire.clock import now_s
 from sshpyk.wire.driver import AGENT_ACK_DELAY_S, LinkDriver
+from sshpyk.wire.journal import Head, Journal, read_journal
 from sshpyk.wire.private import AGENT_FOLDER, AGENT_SOCKET, private_folder, remove_if_empty
 
 IDLE_S = 60.0  # with no kernel and no connection
 LEASE_S = 7 * 24 * 3600.0  # a kernel whose link was not heard of for so long is ended
 _UPKEEP_S = 5.0
+_NOTE_S = 1.0
+_JOURNAL = ".link"
+_LINK_ID = re.compile("[0-9a-f]{32}")
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +56,40 @@ def state_folder() -> str:
 
 
 class _HeldLink:
-    """A link that the agent keeps, with or without a connection."""
+    """A link that the agent keeps, with or without a connection, and what is noted of it.
 
-    def __init__(self, link: Link, book: Book, places: Places) -> None:
+    ``heard_s`` is when something came from the hub, ``settled_s`` a moment until which the hub has
+    taken everything that was there for it.
+    """
+
+    def __init__(self, link: Link, journal: Journal, book: Book, places: Places) -> None:
         self.driver = LinkDriver(link, AGENT_ACK_DELAY_S)
+        self.driver.before_hand_over = journal.note
         self.service = Service(self.driver, book, places)
-        self.heard_s = now_s()
+        self.journal = journal
+        self.ended: list[int] = []  # streams that the hub had ended when the agent before us died
+        self._book = book
+        self.heard_s = self.settled_s = now_s()
+        self._queued: dict[int, int] = {}
+        self._queued_s = self.settled_s
+
+    def end_what_the_hub_ended(self) -> None:
+        """End our direction of the streams that the agent before us did not live to end."""
+        kernels = self._book.of(self.driver)
+        in_use = {stream for kernel in kernels for stream in kernel.streams}
+        for stream in set(self.ended) - in_use:
+            self.driver.abandon(stream)
+
+    def note_head(self) -> None:
+        """Note the epoch before anything of a connection is handed over, and the times every second."""
+        carrier, link = self.driver.carrier, self.driver.link
+        if carrier is not None:
+            self.heard_s = max(self.heard_s, carrier.connection.last_received_s or 0.0)
+            if link.acknowledged(self._queued):
+                self.settled_s = self._queued_s
+                self._queued, self._queued_s = link.queued(), now_s()
+        times = self.settled_s, self.heard_s
+        self.journal.begin(Head(link.link_id, link.epoch, 0, *times, link.boot_id))
 
 
 class Agent:
@@ -62,6 +98,7 @@ class Agent:
     def __init__(self, listener: socket.socket, places: Places) -> None:
         self._listener = listener
         self._places = places
+        self._boot_id = boot_id()
         self._book = Book()
         self._spool = Spool(places.logs)
         self._links: dict[str, _HeldLink] = {}
@@ -74,12 +111,71 @@ class Agent:
         """Serve until there has been nothing to do for a while."""
         self._loop.add_signal_handler(signal.SIGCHLD, self._book.check_all)
         self._loop.add_signal_handler(signal.SIGTERM, self._leave.set)
+        self._take_over()
         self._loop.add_reader(self._listener, self._accept)
         self._loop.call_later(_UPKEEP_S, self._upkeep)
+        self._loop.call_later(_NOTE_S, self._note)
         await self._leave.wait()
         log.info("leaving")
         for kernel in list(self._book.kernels.values()):
             await kernel.stop(0)
+        for kernel in self._book.unheard:
+            kernel.process.remove_files()
+        for held in self._links.values():
+            held.journal.remove()
+
+    # An agent before us
+
+    def _take_over(self) -> None:
+        """Take up what an agent that was killed has left: its links, then its kernels."""
+        folder = self._places.sockets
+        others = False  # an agent lives that we cannot reach: its socket was removed
+        for path in [os.path.join(folder, name) for name in os.listdir(folder)]:
+            if path.endswith(_JOURNAL):
+                others = not self._take_link_over(path) or others
+        for kernel_folder, record in records(folder):
+            held = self._links.get(record.link_id) if record else None
+            if held is not None and record is not None and record.boot_id == self._boot_id:
+                kernel = held.service.adopt(record, kernel_folder, held.settled_s)
+                kernel.process.watch(self._book.check_all)
+                log.warning("adopted kernel %s, process %d", record.kernel_id, record.pid)
+            elif not others:
+                _sweep(kernel_folder, record, self._boot_id)
+        self._book.check_all()
+        for held in self._links.values():
+            held.end_what_the_hub_ended()
+
+    def _take_link_over(self, path: str) -> bool:
+        """Go on with a link; return False if an agent that lives holds it."""
+        noted = read_journal(path)
+        journal = Journal(path)
+        if not journal.lock():
+            journal.close()
+            return False
+        if noted is None or noted.head.boot_id != self._boot_id:
+            journal.remove()
+            return True
+        head = noted.head
+        journal.resume()
+        held = self._hold(noted.restore(self._boot_id, self._spool.backlog), journal)
+        held.heard_s, held.settled_s = head.heard_s, head.settled_s
+        held.ended = noted.ended()
+        log.warning("took over link %s at epoch %d", head.link_id[:8], head.epoch)
+        return True
+
+    def _hold(self, link: Link, journal: Journal) -> _HeldLink:
+        held = _HeldLink(link, journal, self._book, self._places)
+        self._links[link.link_id] = held
+        held.driver.on_peer_left = lambda reason: self._forget(link.link_id, reason)
+        return held
+
+    def _link(self, link_id: str) -> Link:
+        return Link(link_id, self._boot_id, self._spool.backlog)
+
+    def _new_link(self, link: Link) -> _HeldLink:
+        journal = Journal(os.path.join(self._places.sockets, link.link_id + _JOURNAL))
+        journal.lock()
+        return self._hold(link, journal)
 
     # Sessions
 
@@ -131,8 +227,18 @@ class Agent:
             return
         self._newcomers -= 1
         link_id = event.hello.link_id
+        if not _LINK_ID.fullmatch(link_id):
+            log.warning("refused a session: %r is no link's id", link_id)
+            carrier.close()
+            return
+        if event.hello.goes_on and link_id not in self._links:
+            log.warning("link %s was not ours, or is lost", link_id[:8])
+            carrier.on_lost = lambda carrier, reason: None
+            carrier.connection.disown(event.hello, self._boot_id)
+            carrier.wake()
+            return
         held = self._links.get(link_id)
-        link = held.driver.link if held is not None else Link(link_id, self._spool.backlog)
+        link = held.driver.link if held is not None else self._link(link_id)
         try:
             events = carrier.connection.answer(link, event.hello)
         except LinkProtocolError as error:
@@ -140,11 +246,11 @@ class Agent:
             carrier.close()  # which tells nobody: on_lost is for what the other end does
             return
         if held is None:
-            held = _HeldLink(link, self._book, self._places)
-            self._links[link_id] = held
-            held.driver.on_peer_left = lambda reason: self._forget(link_id, reason)
+            held = self._new_link(link)
         log.info("link %s epoch %d", link_id[:8], event.hello.epoch)
+        held.journal.prune(held.driver.link)
         held.driver.carry_by(carrier)
+        held.note_head()
         carrier.deliver(events)
 
     def _forget(self, link_id: str, reason: str) -> None:
@@ -154,6 +260,7 @@ class Agent:
             for kernel in self._book.of(held.driver):
                 kernel.process.signal(signal.SIGKILL)  # nobody can reach it any more
             held.driver.leave("")
+            held.journal.remove()
         self._upkeep_idle()
 
     # Time
@@ -162,15 +269,20 @@ class Agent:
         self._loop.call_later(_UPKEEP_S, self._upkeep)
         self._book.check_all()
         for link_id, held in list(self._links.items()):
-            if held.driver.carrier is not None:
-                held.heard_s = now_s()
-            elif now_s() - held.heard_s > LEASE_S:
+            if now_s() - held.heard_s > LEASE_S:
                 self._forget(link_id, "its lease ran out")
         self._upkeep_idle()
 
+    def _note(self) -> None:
+        self._loop.call_later(_NOTE_S, self._note)
+        for held in self._links.values():
+            held.note_head()
+        for kernel in self._book.kernels.values():
+            kernel.forget_heard()
+
     def _upkeep_idle(self) -> None:
         carried = any(held.driver.carrier for held in self._links.values())
-        if carried or self._newcomers or self._book.kernels:
+        if carried or self._newcomers or self._book.unheard:
             self._idle_since_s = None
         elif not self._links:
             self._leave.set()
@@ -178,6 +290,18 @@ class Agent:
             self._idle_since_s = now_s()
         elif now_s() - self._idle_since_s > IDLE_S:
             self._leave.set()
+
+
+def _sweep(folder: str, record: KernelRecord | None, this_boot: str) -> None:
+    """Remove what is left of a kernel that nobody can reach any more, and end it."""
+    log.warning("swept %s", folder)
+    if record is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        process = KernelProcess.adopt(record, folder)
+        if record.boot_id == this_boot:
+            process.signal(signal.SIGKILL)
+        process.remove_files()
 
 
 class _SessionCarrier(Carrier):

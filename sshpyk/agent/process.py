@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -9,9 +10,11 @@ import shutil
 import signal
 import socket
 import subprocess
-from typing import Any, Mapping
+from typing import Any, Callable, Mapping
 
 from sshpyk.agent.kernelspecs import RemoteKernelspec, command
+from sshpyk.agent.record import KernelRecord, started_at
+from sshpyk.wire.kernel_messages import UNKNOWN_STATUS
 
 CHANNEL_NAMES = ("shell", "iopub", "stdin", "control", "hb")
 LOG_TAIL_BYTES = 4000
@@ -43,6 +46,46 @@ def _free_ports() -> list[int]:
             holder.close()
 
 
+class AdoptedProcess:
+    """A kernel whose parent, the agent before us, is dead: nobody tells us its exit status."""
+
+    def __init__(self, record: KernelRecord) -> None:
+        self.pid = record.pid
+        self._started = record.started
+        self._status = record.status
+        self._killed = False
+
+    @property
+    def number_is_taken(self) -> bool:
+        """Whether another process has this process id by now."""
+        return started_at(self.pid) not in ("", self._started)
+
+    def killed(self) -> None:
+        """We are about to send SIGKILL."""
+        self._killed = self._status is None
+
+    def poll(self) -> int | None:
+        """Return the status, as far as it can be known, once the process has ended."""
+        if self._status is None and not (self._started and started_at(self.pid) == self._started):
+            self._status = -signal.SIGKILL if self._killed else UNKNOWN_STATUS
+        return self._status
+
+    def watch(self, on_end: Callable[[], None]) -> None:
+        """Call ``on_end`` when the process ends, where the system can tell; elsewhere poll."""
+        try:
+            fd = os.pidfd_open(self.pid)
+        except (AttributeError, OSError):
+            return
+        loop = asyncio.get_running_loop()
+
+        def ended() -> None:
+            loop.remove_reader(fd)
+            os.close(fd)
+            on_end()
+
+        loop.add_reader(fd, ended)
+
+
 class KernelProcess:
     """A running kernel, its private folder and its log."""
 
@@ -52,12 +95,24 @@ class KernelProcess:
         self.spec = spec
         self.info = info
         self.log_path = log_path
-        self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
+        self.folder = folder
+        self._process: subprocess.Popen[bytes] | AdoptedProcess | None = None
+
+    @classmethod
+    def adopt(cls, record: KernelRecord, folder: str) -> KernelProcess:
+        """Take care of a kernel that another agent started."""
+        process = cls(record.spec, record.info, folder, record.log_path)
+        process._process = AdoptedProcess(record)
+        return process
+
+    def watch(self, on_end: Callable[[], None]) -> None:
+        """Call ``on_end`` when an adopted process ends; of a child's end the system tells its parent."""
+        if isinstance(self._process, AdoptedProcess) and self._process.poll() is None:
+            self._process.watch(on_end)
 
     def start(self, python: str, env: Mapping[str, str], cwd: str) -> None:
         """Start the process in a session of its own. Raises OSError when there is no such program."""
-        connection_file = os.path.join(self._folder, "connection.json")
+        connection_file = os.path.join(self.folder, "connection.json")
         _write_private(connection_file, json.dumps(self.info))
         argv = command(self.spec, python, connection_file)
         with open(
@@ -105,9 +160,15 @@ class KernelProcess:
         self._signal_group(signal.SIGKILL)
 
     def _signal_group(self, number: int) -> None:
-        if self.pid:  # group 0 would be our own
+        if self.pid and not self._taken_by_another():  # group 0 would be our own
+            if number == signal.SIGKILL and isinstance(self._process, AdoptedProcess):
+                self._process.killed()
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
+
+    def _taken_by_another(self) -> bool:
+        """Whether the number belongs to a younger process: an adopted kernel may be long dead."""
+        return isinstance(self._process, AdoptedProcess) and self._process.number_is_taken
 
     def log_tail(self) -> str:
         """Return the last lines of what the kernel wrote to its stdout and stderr."""
@@ -120,7 +181,7 @@ class KernelProcess:
 
     def remove_files(self) -> None:
         """Remove the private folder with the sockets and the key, and an empty log."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
         with contextlib.suppress(OSError):
             if os.path.getsize(self.log_path) == 0:
                 os.unlink(self.log_path)

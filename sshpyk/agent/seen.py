@@ -26,6 +26,7 @@ LATE_S = 2.0
 # Interrupts that were pressed again and again during an outage arrive together and count once.
 TOGETHER_S = 0.5
 _STATUS_BYTES = 64
+_NEVER = -(1 << 63)  # before all places, also those of an agent that was replaced
 
 
 class Verdict(enum.Enum):
@@ -64,10 +65,10 @@ class ClientView:
     def __init__(self) -> None:
         self.running: bytes | None = None  # the header of the request that the kernel executes
         self._stops: dict[str, bool] = {}  # execute requests under way: whether their error aborts
-        self._last_stop = -1  # the number of the latest reply that aborts what follows
+        self._last_stop = _NEVER  # the number of the latest reply that aborts what follows
         self._prompts: dict[bytes, int] = {}  # client -> the number of its latest prompt
-        self._last_idle = (-1, 0.0)  # the number of the latest end of a cell, and when
-        self._last_interrupt = (-1, 0.0)
+        self._last_idle = (_NEVER, 0.0)  # the number of the latest end of a cell, and when
+        self._last_interrupt = (_NEVER, 0.0)
 
     # From the kernel
 
@@ -105,7 +106,7 @@ class ClientView:
     def judge(self, channel: int, seen: int, parts: Sequence[bytes]) -> Verdict:
         """Decide about a message whose sender had been handed the messages below ``seen``."""
         if channel == STDIN:
-            late = seen <= self._prompts.get(bytes(parts[0]), -1)
+            late = seen <= self._prompts.get(bytes(parts[0]), _NEVER)
             return Verdict.DROP if late else Verdict.TAKE
         frames = _frames(parts) if channel == SHELL else None
         if frames is None or b'"execute_request"' not in frames.header:

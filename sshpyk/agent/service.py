@@ -7,12 +7,13 @@ import contextlib
 import logging
 import os
 import re
+import signal
 from typing import Any, NamedTuple
 
-from sshpyk.agent.channels import Streams
 from sshpyk.agent.kernel import Kernel, KernelState, summary
 from sshpyk.agent.kernelspecs import RemoteKernelspec, find_kernelspec
 from sshpyk.agent.process import KernelProcess, connection_info
+from sshpyk.agent.record import KernelRecord, kernel_folder
 from sshpyk.errors import KernelDied, KernelError, RemoteShellFailed
 from sshpyk.wire.driver import LinkDriver
 from sshpyk.wire.rpc import Params, Rpc
@@ -34,6 +35,13 @@ class Book:
 
     def __init__(self) -> None:
         self.kernels: dict[str, Kernel] = {}
+        self.unheard: set[Kernel] = set()  # they have ended, and their hubs do not know it yet
+
+    def add(self, kernel: Kernel) -> None:
+        """Take a kernel into the book."""
+        self.kernels[kernel.kernel_id] = kernel
+        self.unheard.add(kernel)
+        kernel.on_heard = lambda: self.unheard.discard(kernel)
 
     def check_all(self) -> None:
         """Notice every death; called on SIGCHLD."""
@@ -88,16 +96,18 @@ class Service:
         if kernel_id not in self._starting:
             raise KernelDied("stopped before it was started", phase="starting the kernel")
         kernel = self._make(spec, params)
-        self._book.kernels[kernel_id] = kernel
+        self._book.add(kernel)
         try:
             kernel.process.start(python, params["env"], _working_directory(params["cwd"]))
         except BaseException as error:  # whatever it was, nothing stays that is no process
             del self._book.kernels[kernel_id]
+            self._book.unheard.discard(kernel)
             kernel.process.remove_files()
             raise _start_failure(error, spec) from error
+        kernel.note_process()
         log.info("kernel %s is process %d: %s", kernel_id, kernel.process.pid, name)
         await kernel.wait_ready()
-        kernel.tell_welcome(lambda: self.rpc.notify("welcomes", kernel_id=kernel_id))
+        self._tell_welcome(kernel)
         return {
             "pid": kernel.process.pid,
             "interrupt_mode": spec.interrupt_mode,
@@ -107,7 +117,7 @@ class Service:
 
     def _make(self, spec: RemoteKernelspec, params: Params) -> Kernel:
         kernel_id = params["kernel_id"]
-        folder = os.path.join(self._places.sockets, "k" + kernel_id[:12])
+        folder = kernel_folder(self._places.sockets, kernel_id)
         os.mkdir(folder, 0o700)
         try:
             return self._make_in(folder, spec, params)
@@ -122,8 +132,31 @@ class Service:
         os.makedirs(self._places.logs, mode=0o700, exist_ok=True)
         _prune_logs(self._places.logs)
         log_path = os.path.join(self._places.logs, f"{kernel_id}.log")
+        main, control = params["streams"]
+        link = self._driver.link
+        record = KernelRecord(
+            kernel_id, link.link_id, (main, control), info, spec, log_path, link.boot_id
+        )
         process = KernelProcess(spec, info, folder, log_path)
-        return Kernel(kernel_id, process, self._driver, Streams(*params["streams"]))
+        return Kernel(record, process, self._driver)
+
+    def adopt(self, record: KernelRecord, folder: str, since_s: float) -> Kernel:
+        """Take care of a kernel of this link that an agent before us has started.
+
+        One that was still starting is ended: its launch has failed. One that has ended is told of.
+        """
+        process = KernelProcess.adopt(record, folder)
+        kernel = Kernel(record, process, self._driver)
+        self._book.add(kernel)
+        if record.ready:
+            kernel.adopt(since_s)
+            self._tell_welcome(kernel)
+        else:
+            process.signal(signal.SIGKILL)
+        return kernel
+
+    def _tell_welcome(self, kernel: Kernel) -> None:
+        kernel.tell_welcome(lambda: self.rpc.notify("welcomes", kernel_id=kernel.kernel_id))
 
     def _find(self, params: Params) -> Kernel:
         kernel = self._book.kernels.get(params["kernel_id"])
@@ -145,6 +178,10 @@ class Service:
         kernel = self._book.kernels.get(params["kernel_id"])
         if kernel is not None:
             await kernel.stop(params["grace_s"])
+        else:
+            # A launch was given up whose kernel an agent before us may have known.
+            for stream in params.get("streams", []):
+                self._driver.abandon(stream)
         return {}
 
     async def _welcomes(self, params: Params) -> Params:

@@ -24,6 +24,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from sshpyk.errors import (
+    AgentReplaced,
     AuthenticationFailed,
     HostKeyChanged,
     HostKeyRejected,
@@ -37,15 +38,14 @@ from sshpyk.hub.dial import DIAL_DEADLINE_S, Phase, Terminal, dial
 from sshpyk.hub.outage import Outage
 from sshpyk.hub.redial import dial_again
 from sshpyk.hub.ssh_process import SshProcess
-from sshpyk.link.connection import SUSPECT_AFTER_S, Connection
+from sshpyk.link.connection import SUSPECT_AFTER_S, Connection, Resumed
 from sshpyk.link.frames import VERSIONS
 from sshpyk.link.link import Link
-from sshpyk.link.stream import Message
 from sshpyk.ssh.command import SshTarget
 from sshpyk.wire.carrier import Carrier
 from sshpyk.wire.clock import now_s
 from sshpyk.wire.driver import LinkDriver
-from sshpyk.wire.journal import Journal, Noted
+from sshpyk.wire.journal import Head, Journal, Noted
 from sshpyk.wire.rpc import Params, Rpc
 
 BACKOFF_S = (0.2, 30.0)
@@ -77,8 +77,9 @@ def state_after(error: SshpykError) -> LinkState:
 
 class HostLink:
     """See the module. ``on_state`` is told each change of state, with the reason where it is not UP;
-    ``on_lost_link`` when the agent lost what it held for us, ``on_kernel_welcomes`` when a kernel
-    greets its subscribers (JEP 65) later than it was ready.
+    ``on_lost_link`` when the agent lost what it held for us, ``on_agent_replaced`` when it was killed
+    and another has taken its place, ``on_kernel_welcomes`` when a kernel greets its subscribers
+    (JEP 65) later than it was ready.
 
     ``reason`` is why the latest dial failed; None when the latest went well.
     """
@@ -94,6 +95,7 @@ class HostLink:
         )
         self.on_state: Callable[[LinkState, SshpykError | None], None] = lambda state, reason: None
         self.on_lost_link: Callable[[SshpykError], None] = lambda error: None
+        self.on_agent_replaced: Callable[[], None] = lambda: None
         self.on_kernel_welcomes: Callable[[str], None] = lambda kernel_id: None
         self.on_notice: Callable[[str], None] = lambda text: None  # for people
         self.outage = Outage(target.host, lambda text: self.on_notice(text))
@@ -101,6 +103,7 @@ class HostLink:
         self._python = ""
         self._usual_dial_s = 0.0  # the shortest so far; 0 until one came through
         self._next_stream = 1
+        self._boot_id = ""  # which start of the host we last heard of
         self._dialing: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()  # somebody waits: no pause before the next dial
         self._logging_in = False
@@ -117,27 +120,22 @@ class HostLink:
 
     def _take_over(self, noted: Noted) -> None:
         """Go on with the link of a hub that was killed."""
-        self._journal.restore(noted)
-        self._next_stream = noted.next_stream
-        self._use_link(Link.restore(noted.link_id, noted.epoch, noted.consumed))
+        self._journal.resume()
+        self._next_stream = noted.head.next_stream
+        self._boot_id = noted.head.boot_id
+        self._use_link(noted.restore())
+        for stream in noted.ended():
+            self.driver.abandon(stream)
 
     def _use_link(self, link: Link) -> None:
         self.driver = LinkDriver(link)
-        self.driver.before_hand_over = self._note
+        self.driver.before_hand_over = self._journal.note
         self.driver.on_resumed = self._on_resumed
         self.driver.on_lost = self._on_connection_lost
         self.driver.on_suspect = self._on_suspect
         self.driver.on_incompatible = self._on_incompatible
         self.rpc = Rpc(self.driver, {"welcomes": self._kernel_welcomes})
         self._epoch = link.epoch
-
-    def _note(self, message: Message) -> None:
-        if message.end:
-            self._journal.forget(message.stream)
-        else:
-            self._journal.note(
-                message.stream, message.seq + 1, message.start + len(message.payload)
-            )
 
     async def _kernel_welcomes(self, params: Params) -> Params:
         self.on_kernel_welcomes(params["kernel_id"])
@@ -152,8 +150,12 @@ class HostLink:
         """Return fresh stream numbers; odd ones are the client's."""
         numbers = [self._next_stream + 2 * place for place in range(count)]
         self._next_stream += 2 * count
-        self._journal.begin(self.driver.link.link_id, self._epoch, self._next_stream)
+        self._note_head()
         return numbers
+
+    def _note_head(self) -> None:
+        link_id = self.driver.link.link_id
+        self._journal.begin(Head(link_id, self._epoch, self._next_stream, boot_id=self._boot_id))
 
     async def bring_up(self, python: str) -> None:
         """Return when the link is up; dial now if nobody does. Raises what the first dial met.
@@ -318,7 +320,7 @@ class HostLink:
         ssh = await self._dial_quickest(terminal)
         self._epoch += 1
         link = self.driver.link
-        self._journal.begin(link.link_id, self._epoch, self._next_stream)
+        self._note_head()
         never_carried = link.epoch == 0
         connection = Connection.initiate(link, self._epoch)
         carrier = Carrier(connection, ssh.stdout_fd, ssh.stdin_fd)
@@ -391,11 +393,29 @@ class HostLink:
 
     # What the driver tells
 
-    def _on_resumed(self, carrier: Carrier, known: bool) -> None:  # noqa: FBT001
-        if not known:
-            self._lose_link()
-        elif self._opening is not None and carrier is self._opening.carrier:
+    def _on_resumed(self, carrier: Carrier, event: Resumed) -> None:
+        if not event.known:
+            self._lose_link(event.boot_id)
+            return
+        if self._opening is not None and carrier is self._opening.carrier:
             _settle(self._opening.answer, None)
+        self._journal.prune(self.driver.link)
+        if event.boot_id != self._boot_id:
+            self._boot_id = event.boot_id
+            self._note_head()
+        if event.restarted:
+            self._take_up_with_new_agent()
+
+    def _take_up_with_new_agent(self) -> None:
+        log.warning("the agent on %s was killed; another has taken its place", self.target.host)
+        error = AgentReplaced(
+            "the agent on the host was killed, and what it was doing was given up",
+            host=self.target.host,
+            phase=self.phase,
+            advice="try again",
+        )
+        self.rpc.ask_again(error, never=("start",))
+        self.on_agent_replaced()
 
     def _on_connection_lost(self, carrier: Carrier, reason: str) -> None:
         if self._opening is not None and carrier is self._opening.carrier:
@@ -431,15 +451,18 @@ class HostLink:
             self.outage.begin("no answer from it", SUSPECT_AFTER_S)
             self._start_dialing()
 
-    def _lose_link(self) -> None:
+    def _lose_link(self, boot_id: str) -> None:
         """The agent knows nothing of our link: what it held is gone; say so and begin anew."""
-        error = LinkLost(
-            "the agent on the host was ended, and the kernels that it held with it",
-            host=self.target.host,
-            phase=RESUMING,
+        rebooted = "" not in (boot_id, self._boot_id) and boot_id != self._boot_id
+        what = (
+            "the host was rebooted, and the kernels on it are gone"
+            if rebooted
+            else "the agent on the host was ended, and the kernels that it held with it"
         )
+        error = LinkLost(what, host=self.target.host, phase=RESUMING)
         log.error("%s", error)
         self.outage.end()
+        self._boot_id = boot_id
         opening, rpc = self._opening, self.rpc
         self.driver.leave("")
         self._journal.clear()

@@ -107,7 +107,12 @@ class Kernels:
         self._kernels: dict[str, HubKernel] = {}
         self._waiting: dict[str, tuple[Endpoints, asyncio.TimerHandle]] = {}
         self._welcoming: set[str] = set()
+        self._launching: set[str] = set()
+        self._stopping: dict[str, float] = {}  # with what grace
+        self._stand_ins_may_come = host.took_over
+        self._ending_orphans: asyncio.Task[None] | None = None
         host.on_lost_link = self._fail_all
+        host.on_agent_replaced = self._agent_replaced
         host.on_kernel_welcomes = self._welcomes
 
     @property
@@ -189,6 +194,7 @@ class Kernels:
         driver, rpc = self._host.driver, self._host.rpc
         main, control = self._host.new_streams(2)
         self._host.phase = "starting the kernel"
+        self._launching.add(kernel_id)
         try:
             started = await rpc.call(
                 "start",
@@ -203,10 +209,12 @@ class Kernels:
             )
         except BaseException:
             # Also when we only gave up waiting: the request may be on its way, and this follows it.
-            rpc.notify("stop", kernel_id=kernel_id, grace_s=0)
+            rpc.notify("stop", kernel_id=kernel_id, grace_s=0, streams=[main, control])
             for stream in (main, control):
                 driver.abandon(stream)
             raise
+        finally:
+            self._launching.discard(kernel_id)
         kernel = HubKernel(Ticket(kernel_id, [main, control], started["pid"]), request, endpoints)
         self._join(kernel)
         if started["welcomes"] or kernel_id in self._welcoming:
@@ -245,10 +253,19 @@ class Kernels:
         return kernel
 
     async def end_orphans(self) -> None:
-        """End the kernels of a killed hub whose stand-ins did not come back."""
-        listed = await self._host.rpc.call("list")
+        """End the kernels of a killed hub whose stand-ins did not come back.
+
+        After the agent was replaced: those that it had been asked to end.
+        """
+        self._stand_ins_may_come = False
+        try:
+            listed = await self._host.rpc.call("list")
+        except SshpykError as error:
+            log.warning("kernels without an owner were not looked for: %s", error)
+            return
+        ours = self._kernels.keys() | self._launching
         for found in listed["kernels"]:
-            if found["mine"] and found["kernel_id"] not in self._kernels:
+            if found["mine"] and found["kernel_id"] not in ours:
                 log.warning("ending kernel %s: its stand-in has gone", found["kernel_id"])
                 self._host.rpc.notify("stop", kernel_id=found["kernel_id"], grace_s=0)
 
@@ -272,7 +289,15 @@ class Kernels:
 
     def stop(self, kernel: HubKernel, grace_s: float) -> None:
         """End a kernel: politely if there is grace, then by force. Its exit is told as any other."""
+        self._stopping[kernel.kernel_id] = grace_s
         self._host.rpc.notify("stop", kernel_id=kernel.kernel_id, grace_s=grace_s)
+
+    def _agent_replaced(self) -> None:
+        """Ask anew for what the dead agent had not brought to its end."""
+        for kernel_id in self._kernels.keys() & self._stopping.keys():
+            self._host.rpc.notify("stop", kernel_id=kernel_id, grace_s=self._stopping[kernel_id])
+        if not self._stand_ins_may_come:
+            self._ending_orphans = asyncio.ensure_future(self.end_orphans())
 
     def abandon(self, kernel: HubKernel) -> None:
         """End a kernel whose owner has gone; its sockets are there for the next one at once."""
@@ -300,6 +325,7 @@ class Kernels:
     def _let_go(self, kernel: HubKernel) -> None:
         """Keep the local sockets for the kernel that a restart will put behind them."""
         self._kernels.pop(kernel.kernel_id, None)
+        self._stopping.pop(kernel.kernel_id, None)
         self._welcoming.discard(kernel.kernel_id)
         kernel.endpoints.detach()
         urls = _urls(kernel.endpoints.info)

@@ -45,10 +45,16 @@ class HelloReceived(NamedTuple):
 
 
 class Resumed(NamedTuple):
-    """The connection carries the link now. ``known``: the peer had kept the link's state."""
+    """The connection carries the link now.
+
+    ``known``: the peer had kept the link's state. ``restarted``: its process has replaced another,
+    and what that had in its hands is lost. ``boot_id``: which start of its machine this is.
+    """
 
     epoch: int
     known: bool
+    restarted: bool = False
+    boot_id: str = ""
 
 
 class PeerLeft(NamedTuple):
@@ -89,7 +95,7 @@ class Connection:
         self._pacing = Pacing()
         self._received_bytes = 0
         self._progress_bytes = 0
-        self._last_received_s: float | None = None
+        self.last_received_s: float | None = None
         self._ping_sent_s: float | None = None
         self._ping_token = 0
         self._data_since_question = False  # a kernel that was printing may have more to say
@@ -128,9 +134,18 @@ class Connection:
         self._control.append(frames.encode_hello(reply))
         self.state = State.ATTACHED
         held, self._held = self._held, []
-        now_s = self._last_received_s or 0.0
+        now_s = self.last_received_s or 0.0
         self._ask(now_s)
         return self._handle(held, now_s)
+
+    def disown(self, hello: Hello, boot_id: str) -> None:
+        """Answer that we know nothing, or nothing any more, of the link that the peer goes on with.
+
+        The peer closes the connection when it has read that.
+        """
+        reply = Hello(hello.link_id, hello.epoch, boot_id=boot_id)
+        self._control.append(frames.encode_hello(reply))
+        self.state = State.CLOSED
 
     def fence(self) -> None:
         """Another connection carries the link now: nothing of this one counts any more."""
@@ -150,7 +165,7 @@ class Connection:
         """
         if self.state in (State.FENCED, State.CLOSED):
             return []
-        self._last_received_s = now_s
+        self.last_received_s = now_s
         try:
             received = self._reader.feed(data)
         except LinkProtocolError as error:
@@ -191,13 +206,16 @@ class Connection:
             raise LinkProtocolError("HELLO for another link or epoch")
         if link.confirmed and not hello.resumed:
             self.state = State.CLOSED
-            return Resumed(self.epoch, known=False)
+            return Resumed(self.epoch, known=False, boot_id=hello.boot_id)
+        if hello.restarted:
+            link.peer_restarted()
         if self.state is State.OPENING:
             link.attach(self.epoch, hello)
             self.state = State.ATTACHED
         link.confirmed = True
+        link.restart_known()  # the peer has answered our HELLO
         self._ask(now_s)
-        return Resumed(self.epoch, known=True)
+        return Resumed(self.epoch, known=True, restarted=hello.restarted, boot_id=hello.boot_id)
 
     def _refuse(self, hello: Hello) -> Event:
         if self._link is None:
@@ -224,6 +242,8 @@ class Connection:
         if self._ping_sent_s is not None and pong.token == self._ping_token:
             self._pacing.measured_round_trip(now_s - self._ping_sent_s)
             self._ping_sent_s = None
+            if self._link is not None:
+                self._link.restart_known()  # our HELLO went before every question
 
     def _on_bye(self, bye: frames.Bye, now_s: float) -> Event:
         if self._link is None:
@@ -289,13 +309,13 @@ class Connection:
         """
         if self.state is not State.ATTACHED or self._link is None:
             return False
-        if self._last_received_s is None:
-            self._last_received_s = now_s
+        if self.last_received_s is None:
+            self.last_received_s = now_s
         if self._ping_sent_s is not None:
-            return now_s - max(self._ping_sent_s, self._last_received_s) > SUSPECT_AFTER_S
+            return now_s - max(self._ping_sent_s, self.last_received_s) > SUSPECT_AFTER_S
         hurry = self._link.unacknowledged or self._data_since_question
         patience_s = PING_WAITING_S if hurry else PING_IDLE_S
-        if now_s - self._last_received_s >= patience_s:
+        if now_s - self.last_received_s >= patience_s:
             self._ask(now_s)
         return False
 

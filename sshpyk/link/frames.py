@@ -72,6 +72,7 @@ class Hello:
     had never heard of the link before: for an epoch above 1 this means that the link's state was lost.
     ``restarted`` says that the speaker's process was replaced: what it had queued is gone, it knows
     how far it had received, and it goes on sending where the peer's position is.
+    ``boot_id`` tells one start of the speaker's machine from the next; empty where nobody knows.
     """
 
     link_id: str
@@ -81,6 +82,12 @@ class Hello:
     streams: dict[int, Position] = field(default_factory=dict)
     over: dict[int, Position] = field(default_factory=dict)
     restarted: bool = False
+    boot_id: str = ""
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the speaker has received anything on the link, so that its peer must know it."""
+        return any(at != Position() for at in (*self.streams.values(), *self.over.values()))
 
 
 class Data(NamedTuple):
@@ -184,9 +191,12 @@ def _decode_hello(body: memoryview) -> Hello:
         raise ValueError("malformed HELLO")
     if not (isinstance(link_id, str) and 0 < len(link_id) <= 64):
         raise ValueError("malformed HELLO")
+    boot_id = record.get("boot_id", "")
+    if not (isinstance(boot_id, str) and len(boot_id) <= 64):
+        raise ValueError("malformed HELLO")
     versions = tuple(_natural(version) for version in record["versions"])
     streams, over = _positions(record["streams"]), _positions(record["over"])
-    return Hello(link_id, epoch, resumed, versions, streams, over, restarted)
+    return Hello(link_id, epoch, resumed, versions, streams, over, restarted, boot_id)
 
 
 def _positions(record: Any) -> dict[int, Position]:

@@ -8,8 +8,8 @@ continue from the byte that the peer said it expects.
 from __future__ import annotations
 
 from sshpyk.link.backlog import Backlog, MakeBacklog
-from sshpyk.link.frames import Ack, Data, Hello, LinkProtocolError, Position
-from sshpyk.link.stream import Chunk, Message, Receiver, Sender
+from sshpyk.link.frames import FLAG_LAST_CHUNK, Ack, Data, Hello, LinkProtocolError, Position
+from sshpyk.link.stream import CREDIT_WINDOW_BYTES, Chunk, Message, Receiver, Sender, Taken
 
 MAX_STREAMS = 1024  # that are not over, of 3 KB each; a kernel has two
 
@@ -33,32 +33,43 @@ class Link:
     """The streams of one link. See the package's docstring for who calls what.
 
     ``make_backlog`` gives each stream a place for what memory has no room for; without one all that
-    waits is kept in memory.
+    waits is kept in memory. ``boot_id`` is that of the machine that we run on.
     """
 
-    def __init__(self, link_id: str, make_backlog: MakeBacklog | None = None) -> None:
+    def __init__(
+        self, link_id: str, boot_id: str = "", make_backlog: MakeBacklog | None = None
+    ) -> None:
         self.link_id = link_id
+        self.boot_id = boot_id
         self._make_backlog = make_backlog
         self.epoch = 0  # of the attached connection, or of the last that was
         self.confirmed = False  # the peer has said HELLO: it holds state of ours
-        self._restarted = False  # our process replaced another, and the peer does not know it yet
+        self._restarted = False  # our process replaced another, and the peer may not know it yet
+        self._numbered = True  # ... and our messages are numbered from where the peer is
+        self._found: dict[int, int] = {}  # where that was
         self._streams: dict[int, Stream] = {}
         self._over: dict[int, Position] = {}  # forgotten streams that the peer may still name
         self._turns: list[int] = []  # round robin: stream ids, next first
         self._acks_due: set[int] = set()
+        self._over_acks: dict[int, int] = {}  # the same for streams that are over
 
     @classmethod
-    def restore(cls, link_id: str, epoch: int, consumed: dict[int, tuple[int, int]]) -> Link:
-        """Take over the link of a process that died, from what it had noted.
-
-        ``consumed`` maps streams to the number and the bytes of the messages that it handed over.
-        """
-        link = cls(link_id)
+    def restore(
+        cls,
+        link_id: str,
+        epoch: int,
+        taken: dict[int, Taken],
+        boot_id: str = "",
+        make_backlog: MakeBacklog | None = None,
+    ) -> Link:
+        """Take over the link of a process that died, from what it had noted of each stream."""
+        link = cls(link_id, boot_id, make_backlog)
         link.epoch = epoch
         link.confirmed = link._restarted = True
-        for number, (seq, size_bytes) in consumed.items():
+        link._numbered = False
+        for number, noted in taken.items():
             link.open(number)
-            link._streams[number].receiver.restore(seq, size_bytes)
+            link._streams[number].receiver.restore(noted)
         return link
 
     # What the owner does
@@ -79,6 +90,10 @@ class Link:
             self._turns.append(number)
         else:
             stream.urgent = stream.urgent or urgent
+
+    def knows(self, number: int) -> bool:
+        """Whether anything is remembered of a stream."""
+        return number in self._streams or number in self._over
 
     def is_over(self, number: int) -> bool:
         """Whether both directions of a stream have ended and its state is gone."""
@@ -136,6 +151,33 @@ class Link:
         senders = [stream.sender for stream in self._streams.values()]
         return sum(s.backlog_messages for s in senders), sum(s.backlog_bytes for s in senders)
 
+    def queued(self) -> dict[int, int]:
+        """Return how many messages have been sent or queued on each stream."""
+        return {number: self.queued_seq(number) for number in self._streams}
+
+    def acknowledged(self, seqs: dict[int, int]) -> bool:
+        """Whether the peer has taken that many messages of each stream; see :meth:`queued`."""
+        return all(
+            number not in self._streams
+            or self._streams[number].sender.drained
+            or self.acknowledged_seq(number) >= seq
+            for number, seq in seqs.items()
+        )
+
+    def queued_seq(self, number: int) -> int:
+        """How many messages have been sent or queued on a stream."""
+        stream = self._streams.get(number)
+        return stream.sender.queued_seq if stream else 0
+
+    def acknowledged_seq(self, number: int) -> int:
+        """How many messages of a stream the peer has taken."""
+        stream = self._streams.get(number)
+        return stream.sender.taken_seq if stream else 0
+
+    def found_seq(self, number: int) -> int | None:
+        """How many messages of a stream the peer had got of the process before us, once it said so."""
+        return self._found.get(number, 0) if self._numbered else None
+
     @property
     def unacknowledged(self) -> bool:
         """Whether anything that we sent or queued still waits for the peer."""
@@ -153,12 +195,17 @@ class Link:
             streams=positions,
             over=dict(self._over),
             restarted=self._restarted,
+            boot_id=self.boot_id,
         )
 
     def peer_restarted(self) -> None:
         """The peer's process was replaced: what it was in the middle of sending will not be finished."""
         for stream in self._streams.values():
-            stream.receiver.drop_partial()
+            stream.receiver.peer_restarted()
+
+    def restart_known(self) -> None:
+        """The peer has got a HELLO that said that our process replaced another."""
+        self._restarted = False
 
     def attach(self, epoch: int, peer: Hello | None = None) -> None:
         """Continue on a new connection, whose peer has received as far as it says (None: nothing).
@@ -169,7 +216,11 @@ class Link:
             raise LinkProtocolError("epoch %d after %d" % (epoch, self.epoch))
         live, over = (peer.streams, peer.over) if peer else ({}, {})
         if self._restarted:
-            self._continue_from(live)
+            # The offset is that of a message which the peer drops when it hears of our restart.
+            live = {number: at._replace(offset=0) for number, at in live.items()}
+        if not self._numbered:
+            self._numbered = True
+            self._continue_from(live, over)
         positions = {
             number: live.get(number, over.get(number, Position())) for number in self._streams
         }
@@ -181,15 +232,21 @@ class Link:
         self._acks_due.update(self._streams)
         self.epoch = epoch
 
-    def _continue_from(self, live: dict[int, Position]) -> None:
-        self._restarted = False
+    def _continue_from(self, live: dict[int, Position], over: dict[int, Position]) -> None:
         for number, position in live.items():
             self.open(number)
             self._streams[number].sender.continue_from(position)
+            self._found[number] = position.seq
+        for number, stream in list(self._streams.items()):
+            # Over at the peer, or so long that it has forgotten: we only did not live to see it.
+            if number in over or (number not in live and stream.receiver.ended):
+                self._forget(number)
 
     def receive_data(self, data: Data) -> Message | None:
         """Accept a chunk; return the message that it completes, if it does."""
         if data.stream in self._over:
+            # A peer that was restarted may not know, and must not wait for an answer.
+            self._over_acks[data.stream] = data.seq + bool(data.flags & FLAG_LAST_CHUNK)
             return None
         if data.stream not in self._streams and len(self._streams) >= MAX_STREAMS:
             raise LinkProtocolError("more than %d streams" % MAX_STREAMS)
@@ -212,7 +269,12 @@ class Link:
 
     def take_acks(self) -> list[Ack]:
         """Return the acknowledgements that are due."""
-        acks = []
+        acks = [
+            Ack(number, seq, self._over[number].start + CREDIT_WINDOW_BYTES)
+            for number, seq in self._over_acks.items()
+            if number in self._over
+        ]
+        self._over_acks.clear()
         for number in sorted(self._acks_due):
             acks.append(self._streams[number].receiver.make_ack())
         due, self._acks_due = self._acks_due, set()
@@ -243,7 +305,11 @@ class Link:
     def _forget_if_over(self, number: int) -> None:
         stream = self._streams.get(number)
         if stream is not None and stream.over and number not in self._acks_due:
-            self._over[number] = stream.receiver.position
-            stream.sender.close()
-            del self._streams[number]
-            self._turns.remove(number)
+            self._forget(number)
+
+    def _forget(self, number: int) -> None:
+        stream = self._streams.pop(number)
+        self._over[number] = stream.receiver.position
+        stream.sender.close()
+        self._turns.remove(number)
+        self._acks_due.discard(number)

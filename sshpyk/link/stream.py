@@ -54,6 +54,14 @@ class Message(NamedTuple):
 Chunk = Union[bytes, memoryview]
 
 
+class Taken(NamedTuple):
+    """What a process that died had handed over of a stream: messages, their bytes, and the last one."""
+
+    seq: int
+    size_bytes: int
+    ended: bool = False
+
+
 class _Outgoing:
     """A message in the sender's hands; ``start`` is its cumulative position in the stream."""
 
@@ -77,12 +85,13 @@ class Sender:
         self._replay_below = 0  # what was pushed before this place has waited for a connection
         self._next_seq = 0
         self._shifts = [(0, 0)]  # from this number on, places are higher by so much
+        self._base = 0  # what the process before us had sent
         self._next_start = 0
         self._offset = 0  # of the first waiting message: what was sent of it
         self._waiting: deque[_Outgoing] = deque()
         self._sent: deque[_Outgoing] = deque()
         self._credit = CREDIT_WINDOW_BYTES
-        self._acked_seq = 0
+        self.acked_seq = 0
 
     def push(self, payload: bytes, seen: int, *, end: bool = False) -> int:
         """Queue a message and return its place; ``end`` makes it the last one.
@@ -126,6 +135,16 @@ class Sender:
     def backlog_bytes(self) -> int:
         """What is not acknowledged, sent or not."""
         return self._held_bytes + (self.backlog.size_bytes if self.backlog else 0)
+
+    @property
+    def queued_seq(self) -> int:
+        """How many messages have been sent or queued, with those of the process before us."""
+        return self._base + self._pushed
+
+    @property
+    def taken_seq(self) -> int:
+        """How many of :attr:`queued_seq` the peer has taken, or were dropped before those."""
+        return self._base + self.place_of(self.acked_seq)
 
     def place_of(self, seq: int) -> int:
         """Return the place of what follows the messages below number ``seq``."""
@@ -180,10 +199,10 @@ class Sender:
 
     def acknowledge(self, ack: Ack) -> None:
         """Free what the peer's consumer has taken. Raises LinkProtocolError for what was not sent."""
-        sent_below = self._waiting[0].seq if self._waiting else self._next_seq
+        sent_below = self._waiting[0].seq if self._waiting else self.queued_seq
         if ack.seq > sent_below:
             raise LinkProtocolError("ACK of message %d, sent %d" % (ack.seq, sent_below))
-        self._acked_seq = max(self._acked_seq, ack.seq)
+        self.acked_seq = max(self.acked_seq, ack.seq)
         while self._sent and self._sent[0].seq < ack.seq:
             payload = self._sent.popleft().payload
             self._held_bytes -= len(payload)
@@ -212,8 +231,9 @@ class Sender:
             message.start += position.start
         self._next_seq += position.seq
         self._shifts = [(position.seq, -position.seq)]
+        self._base = position.seq
         self._next_start += position.start
-        self._acked_seq = position.seq
+        self.acked_seq = position.seq
         self._credit = position.start + CREDIT_WINDOW_BYTES
 
     def check_position(self, position: Position) -> None:
@@ -223,18 +243,18 @@ class Sender:
         nothing for the connection that carries the link meanwhile.
         """
         seq, offset, _ = position
-        if seq > self._next_seq:
+        if seq > self.queued_seq:
             raise LinkProtocolError(
-                "stream %d: the peer expects message %d of %d" % (self.stream, seq, self._next_seq)
+                "stream %d: the peer expects message %d of %d" % (self.stream, seq, self.queued_seq)
             )
         size = 0
-        if self._acked_seq <= seq < self._next_seq:
+        if self.acked_seq <= seq < self._next_seq:
             oldest = self._sent[0].seq if self._sent else self._waiting[0].seq
             place = seq - oldest
             sent = len(self._sent)
             held = self._sent[place] if place < sent else self._waiting[place - sent]
             size = len(held.payload)
-        if seq >= self._acked_seq and offset > size:
+        if seq >= self.acked_seq and offset > size:
             raise LinkProtocolError("the peer expects byte %d of %d" % (offset, size))
 
     def rewind(self, position: Position) -> None:
@@ -245,8 +265,8 @@ class Sender:
         """
         self.check_position(position)
         seq, offset, _ = position
-        if seq < self._acked_seq:
-            seq, offset = self._acked_seq, 0
+        if seq < self.acked_seq:
+            seq, offset = self.acked_seq, 0
         while self._sent and self._sent[-1].seq >= seq:
             self._waiting.appendleft(self._sent.pop())
         while self._waiting and self._waiting[0].seq < seq:
@@ -270,22 +290,28 @@ class Receiver:
         self.consumed_bytes = 0
         self._unconsumed_sizes: deque[int] = deque()
         self._promised_credit = CREDIT_WINDOW_BYTES
+        self._deaf = False  # takes what comes after the last message, and drops it
 
     @property
     def position(self) -> Position:
         """The next byte expected."""
         return Position(self._next_seq, self._offset, self._start)
 
-    def restore(self, consumed_seq: int, consumed_bytes: int) -> None:
+    def restore(self, taken: Taken) -> None:
         """Expect what follows the messages that the process before us had handed over."""
-        self.consumed_seq = self._next_seq = consumed_seq
-        self.consumed_bytes = self._start = consumed_bytes
-        self._promised_credit = consumed_bytes + CREDIT_WINDOW_BYTES
+        self.consumed_seq = self._next_seq = taken.seq
+        self.consumed_bytes = self._start = taken.size_bytes
+        self._promised_credit = taken.size_bytes + CREDIT_WINDOW_BYTES
+        self.ended = taken.ended
 
-    def drop_partial(self) -> None:
-        """Forget an unfinished message: the process that was sending it is gone."""
+    def peer_restarted(self) -> None:
+        """Forget an unfinished message: the process that was sending it is gone.
+
+        The one after it may not know that the stream had ended, and end it once more.
+        """
         self._chunks = []
         self._offset = 0
+        self._deaf = self.ended
 
     @property
     def all_consumed(self) -> bool:
@@ -302,7 +328,7 @@ class Receiver:
             return None
         chunk = data.chunk
         overlap = self._offset - data.offset
-        if data.seq > self._next_seq or overlap < 0 or self.ended:
+        if data.seq > self._next_seq or overlap < 0 or (self.ended and not self._deaf):
             raise LinkProtocolError(
                 "stream %d: got message %d at %d, expected %d at %d"
                 % (self.stream, data.seq, data.offset, self._next_seq, self._offset)
@@ -317,7 +343,10 @@ class Receiver:
         if chunk:
             self._chunks.append(chunk)
         if data.flags & FLAG_LAST_CHUNK:
-            return self._complete(data)
+            message = self._complete(data)
+            if not self._deaf:
+                return message
+            self.consume()
         self._note_credit()
         return None
 
@@ -329,7 +358,7 @@ class Receiver:
         self._start += len(payload)
         self._next_seq += 1
         self._unconsumed_sizes.append(len(payload))
-        self.ended = bool(data.flags & FLAG_END)
+        self.ended = self.ended or bool(data.flags & FLAG_END)
         replayed = bool(data.flags & FLAG_REPLAYED)
         return Message(self.stream, data.seq, payload, data.seen, self.ended, start, replayed)
 

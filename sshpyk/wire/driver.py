@@ -38,7 +38,8 @@ class LinkDriver:
         self.link = link
         self._ack_delay_s = ack_delay_s
         self.carrier: Carrier | None = None
-        self.on_resumed: Callable[[Carrier, bool], None] = lambda carrier, known: None
+        self.left = False  # the link is given up: nobody will hear what is sent
+        self.on_resumed: Callable[[Carrier, Resumed], None] = lambda carrier, event: None
         self.on_lost: Callable[[Carrier, str], None] = lambda carrier, reason: None
         self.on_suspect: Callable[[], None] = lambda: None
         self.before_hand_over: Callable[[Message], None] = lambda message: None
@@ -128,6 +129,7 @@ class LinkDriver:
     def leave(self, reason: str) -> None:
         """Give the link up for good and tell the peer if it can be told."""
         self._tick_timer.cancel()
+        self.left = True
         self.on_left()
         carrier, self.carrier = self.carrier, None
         if carrier is not None:
@@ -140,7 +142,7 @@ class LinkDriver:
         elif isinstance(event, Resumed):
             if event.known:
                 self.carry_by(carrier)
-            self.on_resumed(carrier, event.known)
+            self.on_resumed(carrier, event)
         elif isinstance(event, PeerLeft):
             self.on_peer_left(event.reason)
         elif isinstance(event, Incompatible):

@@ -60,6 +60,11 @@ def unpack(payload: bytes) -> ChannelMessage:
     return ChannelMessage(channel, parts)
 
 
+# How a kernel ended that had outlived the agent which was its parent: only a parent is told. It is
+# outside of what a program would choose, and no success.
+UNKNOWN_STATUS = 255
+
+
 def pack_exit(status: int) -> bytes:
     """Return the payload that tells the kernel's exit status: a code, or minus a signal's number."""
     return pack(EXITED, [b"%d" % status])

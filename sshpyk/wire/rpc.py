@@ -12,7 +12,7 @@ import asyncio
 import json
 import logging
 import secrets
-from typing import Any, Awaitable, Callable, Dict
+from typing import Any, Awaitable, Callable, Dict, NamedTuple
 
 from sshpyk.errors import SshpykError, error_from_record
 from sshpyk.link.stream import Message
@@ -27,13 +27,20 @@ Operation = Callable[[Params], Awaitable[Params]]
 log = logging.getLogger(__name__)
 
 
+class _Call(NamedTuple):
+    """A request of ours that waits for its answer."""
+
+    record: Params
+    answer: asyncio.Future[Params]
+
+
 class Rpc:
     """Both roles at once: ``operations`` answers the peer's requests, :meth:`call` makes ours."""
 
     def __init__(self, driver: LinkDriver, operations: dict[str, Operation]) -> None:
         self._driver = driver
         self._operations = operations
-        self._waiting: dict[int, asyncio.Future[Params]] = {}
+        self._waiting: dict[int, _Call] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         # Not from 0: answers to the process that we may have replaced must find nobody.
         self._last_id = secrets.randbits(48)
@@ -45,8 +52,8 @@ class Rpc:
         self._last_id += 1
         number = self._last_id
         answer: asyncio.Future[Params] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = answer
-        self._send({**params, "id": number, "op": op})
+        self._waiting[number] = _Call({**params, "id": number, "op": op}, answer)
+        self._send(self._waiting[number].record)
         try:
             return await answer
         finally:
@@ -58,9 +65,20 @@ class Rpc:
 
     def fail_all(self, error: SshpykError) -> None:
         """Answer every waiting call with ``error``: the peer will not."""
-        for answer in self._waiting.values():
-            if not answer.done():
-                answer.set_exception(error)
+        for call in self._waiting.values():
+            if not call.answer.done():
+                call.answer.set_exception(error)
+
+    def ask_again(self, error: SshpykError, *, never: tuple[str, ...] = ()) -> None:
+        """The peer's process was replaced, and its answers may be lost: repeat what was asked.
+
+        Calls of the operations ``never``, which may not be done twice, fail with ``error`` instead.
+        """
+        for call in self._waiting.values():
+            if call.record["op"] not in never:
+                self._send(call.record)
+            elif not call.answer.done():
+                call.answer.set_exception(error)
 
     def _drop_tasks(self) -> None:
         """The link is given up: nobody waits for the answers that are being prepared."""
@@ -87,9 +105,10 @@ class Rpc:
         return True
 
     def _on_answer(self, record: Params) -> None:
-        answer = self._waiting.get(record["id"])
-        if answer is None or answer.done():
+        call = self._waiting.get(record["id"])
+        if call is None or call.answer.done():
             return
+        answer = call.answer
         if "error" in record:
             answer.set_exception(error_from_record(record["error"]))
         else:

@@ -55,7 +55,7 @@ async def bench(
     folder: Path, *, receive_hwm: int = 0, listening: bool = True, limits: Limits | None = None
 ) -> AsyncIterator[Bench]:
     spool = Spool(str(folder), limits)
-    async with Joined(Link("ab" * 16, spool.backlog)) as joined:
+    async with Joined(Link("ab" * 16, make_backlog=spool.backlog)) as joined:
         made = Bench(joined, folder, receive_hwm, spool)
         try:
             if listening:

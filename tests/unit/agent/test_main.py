@@ -22,6 +22,7 @@ from pathlib import Path
 
 import pytest
 
+from sshpyk.agent.record import boot_id
 from sshpyk.hub.bundle import agent_bundle, locate_program
 from sshpyk.link import frames
 from sshpyk.link.connection import Connection, Resumed
@@ -267,7 +268,7 @@ def test_a_link_resumes_on_a_new_session(host: Host):
     again.messages = made.messages
     again.flush()
     assert again.call("list")["result"] == {"kernels": []}
-    assert again.resumed == [Resumed(2, known=True)]
+    assert again.resumed == [Resumed(2, known=True, boot_id=boot_id())]
 
 
 def test_an_older_epoch_is_refused_and_the_link_unharmed(host: Host):

@@ -109,6 +109,7 @@ class FakeAgent:
         self.start_error: SshpykError | None = None
         self.welcomes = False
         self.dies_at_once = False
+        self.ignores_stop = False  # as one that is killed in that moment
         self.rpc = Rpc(
             self.driver,
             {
@@ -116,6 +117,7 @@ class FakeAgent:
                 "stop": self._stop,
                 "interrupt": self._noted("interrupt"),
                 "signal": self._noted("signal"),
+                "list": self._list,
             },
         )
 
@@ -149,9 +151,13 @@ class FakeAgent:
     async def _stop(self, params: Params) -> Params:
         self.asked.append(("stop", params))
         kernel = self.kernels.get(params["kernel_id"])
-        if kernel is not None:
+        if kernel is not None and not self.ignores_stop:
             kernel.exit(-9)
         return {}
+
+    async def _list(self, params: Params) -> Params:
+        alive = [kernel_id for kernel_id, kernel in self.kernels.items() if kernel.alive]
+        return {"kernels": [{"kernel_id": kernel_id, "mine": True} for kernel_id in alive]}
 
 
 class FakeKernel:
@@ -194,6 +200,8 @@ class FakeHost:
         self.phase = ""
         self.on_notice: Callable[[str], None] = lambda text: None
         self.outage = Outage("gpu1", lambda text: self.on_notice(text))
+        self.took_over = False
+        self.on_agent_replaced: Callable[[], None] = lambda: None
         self.driver = joined.hub
         self.rpc = Rpc(joined.hub, {})
         self.on_lost_link: Callable[[SshpykError], None] = lambda error: None

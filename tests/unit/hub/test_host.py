@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from sshpyk.errors import (
+    AgentReplaced,
     AuthenticationFailed,
     HostKeyChanged,
     HostKeyRejected,
@@ -33,6 +34,7 @@ from sshpyk.link import connection as connection_module
 from sshpyk.link.connection import Connection, Event, HelloReceived
 from sshpyk.link.frames import Hello, encode_hello
 from sshpyk.link.link import Link
+from sshpyk.link.stream import Taken
 from sshpyk.ssh.command import SshTarget
 from sshpyk.wire import driver as driver_module
 from sshpyk.wire.carrier import Carrier
@@ -84,6 +86,7 @@ class FakeNetwork:
         self.wires: list[socket.socket] = []
         self.drivers: dict[str, LinkDriver] = {}
         self.left: list[str] = []
+        self.boot_id = "one"
         self.listening = True  # the agent answers
         self.may_dial = asyncio.Event()
         self.may_dial.set()
@@ -115,8 +118,12 @@ class FakeNetwork:
     def _on_first_event(self, carrier: Carrier, event: Event) -> None:
         assert isinstance(event, HelloReceived)
         driver = self.drivers.get(event.hello.link_id)
+        if driver is None and event.hello.goes_on:
+            carrier.connection.disown(event.hello, self.boot_id)
+            carrier.wake()
+            return
         if driver is None:
-            driver = LinkDriver(Link(event.hello.link_id))
+            driver = LinkDriver(Link(event.hello.link_id, self.boot_id))
             driver.on_peer_left = self.left.append
             Rpc(driver, {"echo": self._echo})
             self.drivers[event.hello.link_id] = driver
@@ -148,6 +155,20 @@ class FakeNetwork:
         for driver in self.drivers.values():
             driver.leave("")
         self.drivers = {}
+
+    def replace_agent(self) -> None:
+        """Let an agent that noted everything be killed, and another take its links over."""
+        self.cut()
+        for link_id, driver in list(self.drivers.items()):
+            streams = driver.link._streams.items()
+            taken = {
+                n: Taken(s.receiver.consumed_seq, s.receiver.consumed_bytes) for n, s in streams
+            }
+            driver.leave("")
+            self.drivers[link_id] = LinkDriver(
+                Link.restore(link_id, driver.link.epoch, taken, self.boot_id)
+            )
+            Rpc(self.drivers[link_id], {"echo": self._echo})
 
     def close(self) -> None:
         self.restart_agent()
@@ -531,6 +552,54 @@ async def test_a_link_that_the_agent_lost_fails_what_waited_and_a_new_one_works(
         await host.bring_up("python3")
         assert host.driver.link.link_id != link_id
         assert await host.rpc.call("echo", text="x") == {"echo": "x"}
+
+
+@pytest.mark.parametrize(
+    ("boot_id", "said"),
+    [
+        ("one", "the agent on the host was ended"),
+        ("", "the agent on the host was ended"),
+        ("two", "the host was rebooted, and the kernels on it are gone"),
+    ],
+)
+@in_loop
+async def test_f21_lost_link_says_whether_the_host_was_rebooted_and_nobody_dials_on(
+    boot_id: str, said: str, monkeypatch, tmp_path
+):
+    async with network(monkeypatch, tmp_path) as (net, host):
+        lost: list[SshpykError] = []
+        host.on_lost_link = lost.append
+        await host.bring_up("python3")
+        await host.rpc.call("echo", text="x")
+        net.boot_id = boot_id
+        net.restart_agent()
+        await until(lambda: lost)
+        assert said in str(lost[0])
+        await until(lambda: host._dialing is None)
+        assert host.state is LinkState.DOWN
+        assert net.dials == 2
+
+
+@in_loop
+async def test_f16_agent_that_replaced_another_is_noticed_once_and_asked_again(
+    monkeypatch, tmp_path
+):
+    async with network(monkeypatch, tmp_path) as (net, host):
+        replaced: list[bool] = []
+        host.on_agent_replaced = lambda: replaced.append(True)
+        await host.bring_up("python3")
+        assert await host.rpc.call("echo", text="x") == {"echo": "x"}
+        net.freeze()
+        calls = [asyncio.ensure_future(host.rpc.call(op, text="y")) for op in ("echo", "start")]
+        await asyncio.sleep(0)
+        net.replace_agent()
+        assert await calls[0] == {"echo": "y"}
+        with pytest.raises(AgentReplaced, match="killed"):
+            await calls[1]
+        assert replaced == [True]
+        net.cut()
+        assert await host.rpc.call("echo", text="z") == {"echo": "z"}
+        assert replaced == [True]
 
 
 @in_loop

@@ -387,3 +387,24 @@ async def test_stop_all_ends_every_kernel(short_folder: Path):
         await made.kernels.launch(made.request())
         await made.kernels.stop_all()
         assert not any(kernel.alive for kernel in made.agent.kernels.values())
+
+
+@in_loop
+async def test_f16_new_agent_is_asked_anew_for_what_was_to_end(short_folder: Path):
+    async with bench(short_folder) as made:
+        made.agent.ignores_stop = True
+        stopped = await made.kernels.launch(made.request())
+        made.info = tcp_info()
+        kept = await made.kernels.launch(made.request())
+        made.info = tcp_info()
+        orphan = await made.kernels.launch(made.request())
+        made.kernels.stop(stopped, 3.0)
+        made.kernels.abandon(orphan)
+        await until(lambda: made.agent.ops.count("stop") == 2)
+        made.agent.asked.clear()
+        made.agent.ignores_stop = False
+        made.host.on_agent_replaced()
+        await until(lambda: made.agent.ops.count("stop") == 2)
+        ended = {params["kernel_id"] for op, params in made.agent.asked if op == "stop"}
+        assert ended == {stopped.kernel_id, orphan.kernel_id}
+        assert made.agent.kernels[kept.kernel_id].alive

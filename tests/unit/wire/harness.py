@@ -114,7 +114,7 @@ class Joined:
         self.resumed: list[bool] = []
         self._wires: list[socket.socket] = []
         self.hub.on_lost = lambda carrier, reason: self.lost.append(reason)
-        self.hub.on_resumed = lambda carrier, known: self.resumed.append(known)
+        self.hub.on_resumed = lambda carrier, event: self.resumed.append(event.known)
 
     def connect(self, wires: tuple[socket.socket, socket.socket] | None = None) -> None:
         """Join the two by a new connection; the one before, if it lives, is fenced by it.

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from sshpyk.errors import KernelDied, LinkLost, SshpykError
+from sshpyk.errors import AgentReplaced, KernelDied, LinkLost, SshpykError
 from sshpyk.wire.rpc import RPC_STREAM, Params, Rpc
 from tests.unit.wire.harness import Joined, in_loop, until
 
@@ -173,3 +173,31 @@ async def test_what_travels_is_json():
         hub.notify("interrupt", kernel_id="k1")
         await until(lambda: seen)
         assert json.loads(seen[0]) == {"op": "interrupt", "kernel_id": "k1"}
+
+
+@in_loop
+async def test_peer_that_was_replaced_is_asked_again_except_for_what_may_not_be_done_twice():
+    async with Joined() as joined:
+        hub = Rpc(joined.hub, {})
+        asked: list[str] = []
+        waiting: list[asyncio.Future[Params]] = []
+
+        async def never(params: Params) -> Params:
+            asked.append(params["op"])
+            return await asyncio.get_running_loop().create_future()
+
+        async def at_second(params: Params) -> Params:
+            asked.append(params["op"])
+            waiting.append(asyncio.get_running_loop().create_future())
+            return await waiting[-1]
+
+        Rpc(joined.agent, {"start": never, "list": at_second})
+        starting = asyncio.ensure_future(hub.call("start"))
+        listing = asyncio.ensure_future(hub.call("list"))
+        await until(lambda: len(asked) == 2)
+        hub.ask_again(AgentReplaced("it was killed"), never=("start",))
+        with pytest.raises(AgentReplaced):
+            await starting
+        await until(lambda: asked == ["start", "list", "list"])
+        waiting[1].set_result({"n": 1})
+        assert await listing == {"n": 1}
