@@ -366,6 +366,9 @@ class FaultProxy:
     async def _join(self, connection: _Connection) -> None:
         """Connect to the server and move bytes both ways."""
         await self._pass_holes(UP, _SYN_RTO_S)
+        if _has_gone(connection.client):
+            self._end(connection, reset=False)  # its SYN never arrived
+            return
         server = socket.socket(socket.AF_INET)
         server.setblocking(False)
         server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BUFFER_BYTES)
@@ -487,6 +490,14 @@ def _bound(address: tuple[str, int]) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BUFFER_BYTES)
     listener.bind(address)
     return listener
+
+
+def _has_gone(client: socket.socket) -> bool:
+    """Whether the other end has closed, whatever it sent before."""
+    if not hasattr(socket, "TCP_INFO"):
+        return False  # not Linux
+    established = 1
+    return client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != established
 
 
 def _ways(way: str | tuple[str, ...]) -> tuple[str, ...]:

@@ -127,6 +127,23 @@ def test_connection_made_during_a_pause_hangs_and_then_works(proxy):
         assert receive(one, 5) == b"early"
 
 
+@pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="Linux only")
+def test_connection_given_up_during_a_pause_never_reaches_the_server(faultproxy: ModuleType):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with faultproxy.FaultProxy(*server.getsockname()) as proxy:
+            proxy.pause()
+            with socket.create_connection(proxy.address) as one:
+                one.sendall(b"early")
+            proxy.resume()
+            deadline_s = time.monotonic() + PATIENCE_S
+            while proxy.open_connections or not proxy.total_connections:
+                assert time.monotonic() < deadline_s
+                time.sleep(0.01)
+        server.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
 def test_after_a_pause_an_old_connection_waits_for_its_retransmission(proxy, client):
     """Sent as the hole begins, tried again 0.2, 0.6, 1.4 and 3 s later."""
     proxy.pause(1.6)

@@ -12,6 +12,7 @@ from lab.faultproxy import DOWN, UP
 from sshpyk.errors import SshpykError
 from sshpyk.hub.host import HostLink
 from sshpyk.ssh.command import SshTarget
+from sshpyk.wire.journal import Journal
 from tests.integration.faults.bench import Bench, bench_to
 from tests.integration.kernels import REMOTE_PREFIX, eventually
 from tests.integration.machines import Lab
@@ -31,7 +32,7 @@ def test_f60_cut_during_bootstrap_runs_nothing_and_the_next_dial_works(
         return [process.pid for process in lab.remote.processes(user=account) if process.ppid == 1]
 
     async def cut_and_try_again(offset: int) -> str:
-        link = HostLink(SshTarget.parse("remote", ssh_config=str(bench.hub.config)))
+        link = new_link(bench)
         cut = bench.proxy.cut(offset, way, fresh=True)
         failure = None
         try:
@@ -63,6 +64,12 @@ def test_f60_cut_during_bootstrap_runs_nothing_and_the_next_dial_works(
 
 async def whole(bench: Bench) -> None:
     """Bring a link up and leave again, without a fault."""
-    link = HostLink(SshTarget.parse("remote", ssh_config=str(bench.hub.config)))
+    link = new_link(bench)
     await link.bring_up(PYTHON)
     await link.leave("")
+
+
+def new_link(bench: Bench) -> HostLink:
+    """Return a link through the bench's proxy, in this process."""
+    target = SshTarget.parse("remote", ssh_config=str(bench.hub.config))
+    return HostLink(target, Journal(str(bench.hub.config.with_name("journal"))))
