@@ -251,7 +251,7 @@ class KernelChannels:
     def publish(self, channel: int, parts: Sequence[bytes]) -> None:
         """Send a message of the kernel's (or in its name) to the hub."""
         stream = self._streams.control if channel == CONTROL else self._streams.main
-        place = self._driver.send(stream, kernel_messages.pack(channel, parts))
+        place = self._driver.send(stream, kernel_messages.pack_large(channel, parts))
         if channel != CONTROL:
             self.on_published(channel, place, parts)
 

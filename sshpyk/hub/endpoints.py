@@ -188,7 +188,7 @@ class Endpoints:
                 continue
             main, control = self._streams
             stream = control if channel == CONTROL else main
-            driver.send(stream, kernel_messages.pack(channel, parts), seen=self.delivered)
+            driver.send(stream, kernel_messages.pack_large(channel, parts), seen=self.delivered)
             driver = self._driver
 
     def _answer_offline(self, channel: int, parts: list[bytes]) -> bool:

@@ -10,6 +10,10 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple, Sequence, Union
 
+from sshpyk.link.backlog import Joined, Payload
+
+JOIN_BELOW_BYTES = 1024 * 1024
+
 SHELL, IOPUB, STDIN, CONTROL, EXITED = range(5)
 
 _HEAD = struct.Struct(">BH")
@@ -26,8 +30,19 @@ class ChannelMessage(NamedTuple):
 
 def pack(channel: int, parts: Sequence[Part]) -> bytes:
     """Return the payload for a stream; ``parts`` are buffers of any kind."""
+    return b"".join(_buffers(channel, parts))
+
+
+def pack_large(channel: int, parts: Sequence[Part]) -> Payload:
+    """Return the same; a large one as it is, not copied."""
+    if sum(map(len, parts)) < JOIN_BELOW_BYTES:
+        return pack(channel, parts)
+    return Joined(_buffers(channel, parts))
+
+
+def _buffers(channel: int, parts: Sequence[Part]) -> list[Part]:
     sizes = struct.pack(">%dQ" % len(parts), *[len(part) for part in parts])
-    return b"".join([_HEAD.pack(channel, len(parts)), sizes, *parts])
+    return [_HEAD.pack(channel, len(parts)), sizes, *parts]
 
 
 def unpack(payload: bytes) -> ChannelMessage:

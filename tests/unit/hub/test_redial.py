@@ -9,8 +9,8 @@ import pytest
 
 from sshpyk.errors import Unreachable
 from sshpyk.hub import redial
-from sshpyk.hub.ssh_process import SshProcess
 from sshpyk.hub.redial import AT_ONCE, dial_again
+from sshpyk.hub.ssh_process import SshProcess
 from tests.unit.wire.harness import in_loop, until
 
 
