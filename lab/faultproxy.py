@@ -92,7 +92,7 @@ def stall_steps(seed: int, duration_s: float) -> list[Step]:
     """Return short one-way stalls for ``duration_s``: a lost segment holds up what is behind it."""
     chance, steps, at_s = random.Random(seed), list[Step](), 0.0
     while at_s < duration_s:
-        after_s = round(chance.expovariate(0.7), 2)
+        after_s = round(chance.expovariate(1), 2)
         stall_s = round(0.2 * 2 ** min(chance.expovariate(1.5), 3), 2)
         steps.append(Step(after_s, f"pause {chance.choice(BOTH)} {stall_s}"))
         at_s += after_s

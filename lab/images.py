@@ -44,13 +44,17 @@ print(json.dumps({"markers": {
 def requirements() -> dict[str, list[str]]:
     """Return what each role's environment holds, as ``pyproject.toml`` says it.
 
-    The laptop has the package's own dependencies and the extra ``test``; the remote has what a
-    user's host has, a Jupyter kernel.
+    The laptop has the package's own dependencies, the extra ``test`` and what drives a JupyterLab
+    in a browser; the remote has what a user's host has, a Jupyter kernel and something to plot with.
     """
-    project = _load_toml(REPO / "pyproject.toml")["project"]
+    content = _load_toml(REPO / "pyproject.toml")
+    project, groups = content["project"], content["dependency-groups"]
     test = project["optional-dependencies"]["test"]
     kernel = [entry for entry in test if re.match(r"ipykernel\b", entry)]
-    return {"laptop": [*project["dependencies"], *test], "remote": kernel}
+    return {
+        "laptop": [*project["dependencies"], *test, *groups["lab-laptop"]],
+        "remote": [*kernel, *groups["lab-remote"]],
+    }
 
 
 def images_fingerprint() -> str:

@@ -36,7 +36,7 @@ _FORWARDED = ("CI", "COLUMNS", "FORCE_COLOR", "NO_COLOR", "PY_COLORS", "TERM")
 def up() -> None:
     """Bring up what is down and leave the rest; callers hold the lock."""
     subprocess.run([LAB / "engine.sh", "up"], check=True)
-    mark = _mark()
+    mark = lab_mark()
     if any(container(role, mark) == "" for role in ROLES):
         build_images()
         _compose("up", "--detach", "--remove-orphans")
@@ -55,7 +55,7 @@ def shell() -> int:
         up()
     say("you are on the laptop; try: ssh remote, ssh remote-jump, sshpyk list")
     argv = ["docker", "exec", "-it", "--user", USER, "--workdir", f"/home/{USER}"]
-    argv += ["--env", "LAB_SHELL=1", container("laptop", _mark()), "bash", "-l"]
+    argv += ["--env", "LAB_SHELL=1", container("laptop", lab_mark()), "bash", "-l"]
     return subprocess.run(argv, check=False).returncode
 
 
@@ -63,7 +63,7 @@ def test(arguments: Sequence[str]) -> int:
     """Run pytest on the laptop; return its exit code."""
     with exclusive_use(PROJECT):
         up()
-        mark = _mark()
+        mark = lab_mark()
         for role in ROLES:
             _sweep(container(role, mark))
         laptop = container("laptop", mark)
@@ -98,7 +98,7 @@ def container(role: str, mark: str) -> str:
     return output_of(["docker", "ps", "--quiet", *filters])
 
 
-def _mark() -> str:
+def lab_mark() -> str:
     """Return what tells this checkout's lab, as its files are now, from any other.
 
     The inode too: containers go on seeing a folder that was removed and cloned again.
@@ -114,7 +114,7 @@ def _compose(*arguments: str) -> None:
     env = {
         **os.environ,
         "COMPOSE_PROJECT_NAME": PROJECT,
-        "LAB_FINGERPRINT": _mark(),
+        "LAB_FINGERPRINT": lab_mark(),
         "LAB_DOCKER_SOCKET": socket,
         "LAB_DOCKER_GID": _socket_group(socket) if "up" in arguments else "0",
     }

@@ -131,11 +131,12 @@ def error_from_record(record: dict[str, str]) -> SshpykError:
 
     A kind that this version does not know becomes a plain :class:`SshpykError`: its text is intact.
     """
-    kind = _tree(SshpykError).get(record.get("kind", ""), SshpykError)
+    said = {name: str(value) for name, value in record.items()}  # the other end may be broken
+    kind = _tree(SshpykError).get(said.get("kind", ""), SshpykError)
     return kind(
-        record.get("what", "unknown failure"),
-        host=record.get("host", ""),
-        phase=record.get("phase", ""),
-        said=record.get("said", ""),
-        advice=record.get("advice", ""),
+        said.get("what", "unknown failure"),
+        host=said.get("host", ""),
+        phase=said.get("phase", ""),
+        said=said.get("said", ""),
+        advice=said.get("advice", ""),
     )

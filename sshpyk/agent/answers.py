@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import signal
+from collections import deque
 from typing import Any, Sequence
 
 from sshpyk.agent.channels import KernelChannels
@@ -21,6 +22,8 @@ _TOO_LATE = (
     "this one; interrupt again to stop this cell\n"
 )
 
+_REMEMBERED_INTERRUPTS = 4096
+
 log = logging.getLogger(__name__)
 
 
@@ -33,6 +36,7 @@ class Answers:
         self._channels = channels
         self._signer = Signer(process.info["key"], process.info["signature_scheme"])
         self._view = ClientView()
+        self._interrupts: deque[bytes] = deque(maxlen=_REMEMBERED_INTERRUPTS)
         channels.intercept = self.intercept
         channels.on_published = lambda channel, number, parts: self._view.published(
             channel, number, parts, now_s()
@@ -79,6 +83,10 @@ class Answers:
         self.shutdown_asked = self.shutdown_asked or kind == "shutdown_request"
         if kind != "interrupt_request":
             return False
+        if request.header_bytes in self._interrupts:
+            log.warning("dropped an interrupt_request that came before")  # as a local kernel does
+            return True
+        self._interrupts.append(request.header_bytes)
         in_time = self._is_in_time(seen)
         if in_time and self._by_message:
             return False

@@ -150,10 +150,13 @@ class KernelChannels:
     def _client(self, identity: bytes) -> dict[int, KernelSocket] | None:
         sockets = self._clients.get(identity)
         if sockets is None:
+            sockets = {}
             try:
-                sockets = {channel: self._dealer(channel, identity) for channel in NAMES}
+                for channel in NAMES:
+                    sockets[channel] = self._dealer(channel, identity)
             except OSError as error:
                 log.warning("the kernel takes no connection: %s", error)
+                _close_all(sockets)
                 return None
             self._clients[identity] = sockets
             if len(self._clients) > MAX_CLIENTS:
@@ -164,11 +167,11 @@ class KernelChannels:
 
     def _dealer(self, channel: int, identity: bytes) -> KernelSocket:
         # An identity that begins with a zero was invented by the hub's socket for a client without
-        # one; ZMTP reserves it, so the kernel gets a name for it.
+        # one; ZMTP reserves it, so the kernel gets a name for it. No name is longer than 255 bytes.
         name = b"anonymous-" + identity[1:] if identity.startswith(b"\0") else identity
         return KernelSocket(
             channel_address(self._info, NAMES[channel]),
-            ZmtpPeer(b"DEALER", name),
+            ZmtpPeer(b"DEALER", name[:255]),
             lambda messages: self._from_client_socket(channel, identity, messages),
         )
 
@@ -251,7 +254,12 @@ class KernelChannels:
     def publish(self, channel: int, parts: Sequence[bytes]) -> None:
         """Send a message of the kernel's (or in its name) to the hub."""
         stream = self._streams.control if channel == CONTROL else self._streams.main
-        place = self._driver.send(stream, kernel_messages.pack_large(channel, parts))
+        try:
+            payload = kernel_messages.pack_large(channel, parts)
+        except ValueError as error:
+            log.warning("dropped what the kernel said on channel %d: %s", channel, error)
+            return
+        place = self._driver.send(stream, payload)
         if channel != CONTROL:
             self.on_published(channel, place, parts)
 

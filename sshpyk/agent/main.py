@@ -16,7 +16,7 @@ import socket
 
 from sshpyk.agent.service import Book, Places, Service
 from sshpyk.agent.spool import Spool
-from sshpyk.link.connection import Connection, Event, HelloReceived
+from sshpyk.link.connection import Connection, Event, HelloReceived, Incompatible
 from sshpyk.link.frames import LinkProtocolError
 from sshpyk.link.link import Link
 from sshpyk.wire.carrier import Carrier
@@ -50,8 +50,8 @@ def state_folder() -> str:
 class _HeldLink:
     """A link that the agent keeps, with or without a connection."""
 
-    def __init__(self, link_id: str, book: Book, places: Places, spool: Spool) -> None:
-        self.driver = LinkDriver(Link(link_id, spool.backlog), AGENT_ACK_DELAY_S)
+    def __init__(self, link: Link, book: Book, places: Places) -> None:
+        self.driver = LinkDriver(link, AGENT_ACK_DELAY_S)
         self.service = Service(self.driver, book, places)
         self.heard_s = now_s()
 
@@ -96,11 +96,14 @@ class Agent:
             _, ancillary, _, _ = session.recvmsg(1, room)
         except OSError:
             ancillary = []
-        for _, _, data in ancillary:
-            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+        for level, kind, data in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
         if len(fds) == 2:
             self._carry(session, list(fds))
         else:
+            for fd in fds:
+                os.close(fd)
             session.close()
 
     def _carry(self, session: socket.socket, fds: list[int]) -> None:
@@ -109,28 +112,38 @@ class Agent:
         carrier.on_lost = self._on_newcomer_lost
         self._newcomers += 1
         self._idle_since_s = None
-        carrier.start()
+        try:
+            carrier.start()
+        except OSError as error:  # no loop can wait for a plain file
+            carrier.close()
+            self._on_newcomer_lost(carrier, str(error))
 
     def _on_newcomer_lost(self, carrier: Carrier, reason: str) -> None:
         log.info("a session ended before it began: %s", reason)
         self._newcomers -= 1
 
     def _on_first_event(self, carrier: Carrier, event: Event) -> None:
+        if isinstance(event, Incompatible):
+            self._newcomers -= 1
+            log.warning("refused a session that speaks the versions %s", event.versions[:8])
+            carrier.close(b"".join(carrier.connection.data_to_send(0, now_s())))
         if not isinstance(event, HelloReceived):
             return
         self._newcomers -= 1
-        held = self._links.get(event.hello.link_id)
-        if held is None:
-            held = _HeldLink(event.hello.link_id, self._book, self._places, self._spool)
-            self._links[event.hello.link_id] = held
-            held.driver.on_peer_left = lambda reason: self._forget(event.hello.link_id, reason)
+        link_id = event.hello.link_id
+        held = self._links.get(link_id)
+        link = held.driver.link if held is not None else Link(link_id, self._spool.backlog)
         try:
-            events = carrier.connection.answer(held.driver.link, event.hello)
+            events = carrier.connection.answer(link, event.hello)
         except LinkProtocolError as error:
             log.warning("refused a session: %s", error)
             carrier.close()  # which tells nobody: on_lost is for what the other end does
             return
-        log.info("link %s epoch %d", event.hello.link_id[:8], event.hello.epoch)
+        if held is None:
+            held = _HeldLink(link, self._book, self._places)
+            self._links[link_id] = held
+            held.driver.on_peer_left = lambda reason: self._forget(link_id, reason)
+        log.info("link %s epoch %d", link_id[:8], event.hello.epoch)
         held.driver.carry_by(carrier)
         carrier.deliver(events)
 

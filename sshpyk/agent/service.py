@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 from typing import Any, NamedTuple
 
 from sshpyk.agent.channels import Streams
@@ -68,6 +69,7 @@ class Service:
 
     async def _start(self, params: Params) -> Params:
         """Start a kernel and answer when it listens."""
+        _check_start(params)
         self._starting.add(params["kernel_id"])
         try:
             return await self._launch(params)
@@ -89,7 +91,7 @@ class Service:
         self._book.kernels[kernel_id] = kernel
         try:
             kernel.process.start(python, params["env"], _working_directory(params["cwd"]))
-        except (OSError, KernelError) as error:
+        except BaseException as error:  # whatever it was, nothing stays that is no process
             del self._book.kernels[kernel_id]
             kernel.process.remove_files()
             raise _start_failure(error, spec) from error
@@ -107,6 +109,14 @@ class Service:
         kernel_id = params["kernel_id"]
         folder = os.path.join(self._places.sockets, "k" + kernel_id[:12])
         os.mkdir(folder, 0o700)
+        try:
+            return self._make_in(folder, spec, params)
+        except BaseException:
+            os.rmdir(folder)
+            raise
+
+    def _make_in(self, folder: str, spec: RemoteKernelspec, params: Params) -> Kernel:
+        kernel_id = params["kernel_id"]
         info = connection_info(spec, folder, params["key"], params["signature_scheme"])
         info["kernel_name"] = params["kernel_name"]
         os.makedirs(self._places.logs, mode=0o700, exist_ok=True)
@@ -158,6 +168,22 @@ class Service:
         }
 
 
+def _check_start(params: Params) -> None:
+    """Refuse what would harm more than the kernel that it asks for. Raises KernelError."""
+    kernel_id, streams, env = (params.get(name) for name in ("kernel_id", "streams", "env"))
+    well_formed = (
+        isinstance(kernel_id, str)
+        and re.fullmatch("[0-9A-Za-z-]{1,64}", kernel_id)  # names a folder and a log
+        and isinstance(streams, list)
+        and len(streams) == 2
+        and all(isinstance(number, int) and 0 < number < 1 << 32 for number in streams)
+        and isinstance(env, dict)
+        and all(isinstance(value, str) and "\0" not in value for value in env.values())
+    )
+    if not well_formed:
+        raise KernelError("a malformed request for a kernel", phase="starting the kernel")
+
+
 def _prune_logs(folder: str) -> None:
     """Keep the logs of the latest kernels only."""
     paths = [os.path.join(folder, name) for name in os.listdir(folder)]
@@ -200,8 +226,8 @@ def _working_directory(path: str) -> str:
     )
 
 
-def _start_failure(error: Exception, spec: RemoteKernelspec) -> Any:
-    if isinstance(error, KernelError):
+def _start_failure(error: BaseException, spec: RemoteKernelspec) -> Any:
+    if not isinstance(error, OSError):
         return error
     return KernelError(
         f"cannot run {spec.argv[0]}: {getattr(error, 'strerror', error)}",

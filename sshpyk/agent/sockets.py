@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 from collections import deque
@@ -19,6 +20,8 @@ WRITER_PAUSE_S = (
 )
 _MAX_BUFFERS = 64
 _DRAIN_READS = 4096
+
+log = logging.getLogger(__name__)
 
 Address = Union[str, "tuple[str, int]"]
 
@@ -146,6 +149,7 @@ class KernelSocket:
         try:
             messages = self._peer.receive_data(data) if data else []
         except ZmtpError as error:
+            log.warning("gave up a connection to a kernel: %s", error)
             return self._break(str(error))
         self._write_protocol_bytes()
         if self._peer.ready and not was_ready:

@@ -108,8 +108,8 @@ class _Login:
         try:
             start = start_unseen if self._terminal is None else self._terminal.start
             self._ssh = start(argv, stdio)
-        except OSError as error:
-            what = f"{argv[0]} cannot be started: {error.strerror}"
+        except (OSError, subprocess.SubprocessError) as error:
+            what = f"{argv[0]} cannot be started: {error}"
             raise HostError(what, host=self._target.host, phase="logging in") from error
         finally:
             for fd in stdio:

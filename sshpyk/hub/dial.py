@@ -8,8 +8,10 @@ ssh wrote to stderr, and what the remote side printed to stdout before the marke
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import logging
+import re
 import secrets
 from collections.abc import Callable
 from typing import Protocol
@@ -19,12 +21,15 @@ from sshpyk.hub.bundle import agent_bundle, locate_program
 from sshpyk.hub.ssh_process import SshProcess
 from sshpyk.ssh.command import SshTarget, remote_python_command, ssh_argv
 from sshpyk.ssh.diagnose import diagnose
-from sshpyk.wire.private import AGENT_SOCKET
+from sshpyk.ssh.masters import around_masters, masters_on_the_way
+from sshpyk.wire.private import AGENT_SOCKET, HUB_FOLDER, private_folder
 
 DIAL_DEADLINE_S = 60.0
+MASTER_PATIENCE_S = 5.0  # how long a ControlMaster of the user's may take before one goes around it
 ASK_DEADLINE_S = 600.0  # a person looks for a phone; sshd itself waits 120 s for each login
 JUNK_CAP_BYTES = 64 * 1024  # what rc files may print before our marker
 OLDEST_PYTHON = (3, 8)
+_WORD_CAP_BYTES = 4096  # of an answer, with what may be printed in between
 
 # Runs under any Python from 2.6 on, so that one that is too old can say so. Reads its program from
 # stdin byte-exactly: what follows belongs to the program. Double quotes only, no newline: it travels
@@ -70,29 +75,109 @@ async def dial(
     ssh asks nobody, or whoever sits at ``terminal``. Raises an error that says which phase failed and
     what was said.
     """
-    marker = secrets.token_hex(8)
-    source = locate_program(AGENT_SOCKET)
-    words = remote_python_command(python, _FIRST_WORDS, marker, str(len(source)))
-    argv = ssh_argv(target, words, batch=terminal is None or not terminal.may_ask)
+    dialing = _Dialing(target, python, progress, terminal)
+    first = asyncio.ensure_future(dialing.go(target))
+    attempts = [first]
+    with contextlib.ExitStack() as stack:
+        try:
+            await asyncio.wait({first}, timeout=MASTER_PATIENCE_S if terminal is None else None)
+            if not (first.done() or dialing.answered) and await _may_hang_at_a_master(target):
+                around = around_masters(target, private_folder(HUB_FOLDER))
+                attempts.append(asyncio.ensure_future(dialing.go(stack.enter_context(around))))
+            winner = await _first_through(attempts)
+            attempts.remove(winner)
+            return winner.result()
+        finally:
+            await _give_up(attempts)
+
+
+_Going = asyncio.Task[SshProcess]
+
+
+async def _first_through(attempts: list[_Going]) -> _Going:
+    """Return the first that is through; if none is, the last, whose error no master is to blame for."""
+    pending = set(attempts)
+    while pending:
+        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        for attempt in done:
+            if attempt.exception() is None:
+                return attempt
+    return attempts[-1]
+
+
+async def _give_up(attempts: list[_Going]) -> None:
+    for attempt in attempts:
+        attempt.cancel()
+        await asyncio.wait({attempt})
+        if not attempt.cancelled() and attempt.exception() is None:
+            attempt.result().end(close_pipes=True)
+
+
+async def _may_hang_at_a_master(target: SshTarget) -> bool:
+    loop = asyncio.get_running_loop()
     try:
-        ssh = SshProcess.started(argv) if terminal is None else await terminal.start(argv)
-    except OSError as failure:
-        what = f"{target.ssh} cannot be started: {failure.strerror}"
-        raise HostError(what, host=target.host, phase=Phase.CONNECT.value) from failure
-    attempt = _Attempt(ssh, target, python, DIAL_DEADLINE_S if terminal is None else ASK_DEADLINE_S)
-    try:
-        await asyncio.wait_for(attempt.run(marker, source, progress), attempt.deadline_s)
-    except asyncio.TimeoutError:
-        ssh.end(close_pipes=True)
-        raise attempt.timed_out() from None
-    except OSError:
-        error = await attempt.failure()
-        ssh.end(close_pipes=True)
-        raise error from None
-    except BaseException:
-        ssh.end(close_pipes=True)
-        raise
-    return ssh
+        masters = await loop.run_in_executor(None, masters_on_the_way, target)
+    except SshpykError as error:  # what we wait for will say more
+        log.info("%s", error)
+        return False
+    if masters:
+        log.warning("no answer through %s: dialing around it", ", ".join(masters))
+    return bool(masters)
+
+
+class _Dialing:
+    """What the attempts of one dial have in common."""
+
+    def __init__(
+        self,
+        target: SshTarget,
+        python: str,
+        progress: Callable[[str], None],
+        terminal: Terminal | None,
+    ) -> None:
+        self._target = target
+        self._python = python
+        self._progress = progress
+        self._terminal = terminal
+        self.answered = False  # the host has spoken to us
+
+    async def go(self, over: SshTarget) -> SshProcess:
+        """Connect with the ssh and the config of ``over``."""
+        marker = secrets.token_hex(8)
+        source = locate_program(AGENT_SOCKET)
+        words = remote_python_command(self._python, _FIRST_WORDS, marker, str(len(source)))
+        ssh = await self._start(over, words)
+        deadline_s = DIAL_DEADLINE_S if self._terminal is None else ASK_DEADLINE_S
+        attempt = _Attempt(ssh, self._target, self._python, deadline_s)
+        try:
+            await asyncio.wait_for(attempt.run(marker, source, self._note), deadline_s)
+        except asyncio.TimeoutError:
+            ssh.end(close_pipes=True)
+            raise attempt.timed_out() from None
+        except OSError:
+            error = await attempt.failure()
+            ssh.end(close_pipes=True)
+            raise error from None
+        except BaseException:
+            ssh.end(close_pipes=True)
+            raise
+        return ssh
+
+    async def _start(self, over: SshTarget, words: list[str]) -> SshProcess:
+        terminal = self._terminal
+        argv = ssh_argv(over, words, batch=terminal is None or not terminal.may_ask)
+        try:
+            return SshProcess.started(argv) if terminal is None else await terminal.start(argv)
+        except OSError as failure:
+            what = f"{over.ssh} cannot be started: {failure.strerror}"
+            raise HostError(what, host=over.host, phase=Phase.CONNECT.value) from failure
+
+    def _note(self, phase: Phase) -> None:
+        self.answered = self.answered or phase is not Phase.CONNECT
+        if phase is Phase.CONNECT:
+            self._progress(f"{phase.value}: {self._target.host}")
+        elif phase is Phase.UPLOAD:
+            self._progress(phase.value)
 
 
 class _Attempt:
@@ -107,20 +192,23 @@ class _Attempt:
         self._received = b""
         self._junk = b""
 
-    async def run(self, marker: str, source: bytes, progress: Callable[[str], None]) -> None:
-        progress(f"{Phase.CONNECT.value}: {self._target.host}")
+    async def run(self, marker: str, source: bytes, note: Callable[[Phase], None]) -> None:
+        note(self._phase)
         await self._skip_to(marker.encode() + b" ")
         self._phase = Phase.PYTHON
-        self._check_version((await self._word(b" ")).decode())
+        note(self._phase)
+        self._check_version(await self._word(b" "))
         self._phase = Phase.LOCATE
         await self._ssh.write(source)
         answer = await self._word(b"\n")
         if answer == b"absent":
             self._phase = Phase.UPLOAD
-            progress(Phase.UPLOAD.value)
+            note(self._phase)
             bundle = agent_bundle()
             await self._ssh.write(b"%08x" % len(bundle) + bundle)
             answer = await self._word(b"\n")
+        if answer not in (b"found", b"started"):
+            raise self._no_answer(answer)
         log.info("the agent on %s was %s", self._target.host, answer.decode())
 
     async def _skip_to(self, marker: bytes) -> None:
@@ -140,6 +228,8 @@ class _Attempt:
 
     async def _word(self, end: bytes) -> bytes:
         while end not in self._received:
+            if len(self._received) > _WORD_CAP_BYTES:
+                raise self._no_answer(self._received)
             await self._more()
         word, _, self._received = self._received.partition(end)
         return word
@@ -150,7 +240,19 @@ class _Attempt:
             raise await self.failure()
         self._received += data
 
-    def _check_version(self, version: str) -> None:
+    def _no_answer(self, said: bytes) -> RemoteShellFailed:
+        return RemoteShellFailed(
+            "something else was printed where our program's answer was due",
+            host=self._target.host,
+            phase=self._phase.value,
+            said=said[:500].decode("utf-8", "replace"),
+            advice="let the shell's startup files start nothing that prints later",
+        )
+
+    def _check_version(self, word: bytes) -> None:
+        if not re.fullmatch(rb"\d{1,3}\.\d{1,3}", word):
+            raise self._no_answer(word)
+        version = word.decode()
         if tuple(int(part) for part in version.split(".")) < OLDEST_PYTHON:
             raise RemoteShellFailed(
                 f"{self._python} is Python {version}; the agent needs 3.8 or newer",

@@ -19,7 +19,7 @@ import zmq
 from sshpyk.errors import HubError
 from sshpyk.hub.offline import KernelInfo
 from sshpyk.hub.replay import IopubLimits, ReplayPace
-from sshpyk.link.stream import Message
+from sshpyk.link.stream import MAX_MESSAGE_BYTES, Message
 from sshpyk.wire import kernel_messages
 from sshpyk.wire.clock import now_s
 from sshpyk.wire.driver import LinkDriver, Pace
@@ -28,6 +28,7 @@ from sshpyk.wire.kernel_messages import CONTROL, EXITED, IOPUB, SHELL, STDIN
 
 _NAMES = {SHELL: "shell", IOPUB: "iopub", STDIN: "stdin", CONTROL: "control"}
 _ROUTED = (SHELL, STDIN, CONTROL)
+_COMING_BACK_S = 10.0  # within that clients come back to the sockets of a hub that was replaced
 _LINGER_MS = 2000  # after a close: what clients have not read yet
 _COPY_BELOW_BYTES = 64 * 1024
 
@@ -57,7 +58,8 @@ class Endpoints:
         self.delivered = 0  # messages of the main stream: what clients can have seen
         self._on_exit: Callable[[int], None] = lambda status: None
         self._welcomes = False
-        self._ungreeted: list[bytes] = []  # topics of subscribers that a later kernel may greet
+        self._greets_from_s = 0.0  # who subscribes before that was greeted by the hub before us
+        self._ungreeted: dict[bytes, None] = {}  # topics that a later kernel may greet, in order
         try:
             self._signer = Signer(info.get("key", ""), info.get("signature_scheme", "hmac-sha256"))
             for channel, name in _NAMES.items():
@@ -92,6 +94,7 @@ class Endpoints:
 
     def _configure(self, bound: zmq.Socket[bytes], kind: int) -> None:
         bound.linger = _LINGER_MS
+        bound.maxmsgsize = MAX_MESSAGE_BYTES  # a part that announces more ends its connection
         bound.set_hwm(0)
         if kind == zmq.XPUB:
             bound.setsockopt(zmq.XPUB_VERBOSE, 1)
@@ -148,11 +151,12 @@ class Endpoints:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._subscribed.wait(), patience_s)
         self._ungreeted.clear()
+        self._greets_from_s = now_s() + _COMING_BACK_S
 
     def greet_subscribers(self) -> None:
         """Send ``iopub_welcome`` to all subscribers, as this kernel does (JEP 65): also to the next."""
         self._welcomes = True
-        ungreeted, self._ungreeted = self._ungreeted, []
+        ungreeted, self._ungreeted = self._ungreeted, {}
         for topic in ungreeted:
             self._welcome(topic)
         self._read_subscriptions()
@@ -188,7 +192,11 @@ class Endpoints:
                 continue
             main, control = self._streams
             stream = control if channel == CONTROL else main
-            driver.send(stream, kernel_messages.pack_large(channel, parts), seen=self.delivered)
+            try:
+                payload = kernel_messages.pack_large(channel, parts)
+                driver.send(stream, payload, seen=self.delivered)
+            except ValueError as error:
+                log.warning("dropped what a client said on %s: %s", _NAMES[channel], error)
             driver = self._driver
 
     def _answer_offline(self, channel: int, parts: list[bytes]) -> bool:
@@ -210,12 +218,15 @@ class Endpoints:
         bound = self._sockets[IOPUB]
         while not bound.closed and _readable(bound):
             word = bound.recv()
-            if word[:1] == b"\x01":
-                self._subscribed.set()
-            if word[:1] == b"\x01" and self._welcomes:
+            if word[:1] != b"\x01":
+                continue
+            self._subscribed.set()
+            if now_s() < self._greets_from_s:
+                continue
+            if self._welcomes:
                 self._welcome(word[1:])
-            elif word[:1] == b"\x01":
-                self._ungreeted.append(word[1:])
+            else:
+                self._ungreeted[word[1:]] = None
 
     def _welcome(self, topic: bytes) -> None:
         content = {"subscription": topic.decode("utf-8", "replace")}

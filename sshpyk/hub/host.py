@@ -29,6 +29,7 @@ from sshpyk.errors import (
     HostKeyRejected,
     HubError,
     LinkLost,
+    ProtocolMismatch,
     SshpykError,
     Unreachable,
 )
@@ -37,6 +38,7 @@ from sshpyk.hub.outage import Outage
 from sshpyk.hub.redial import dial_again
 from sshpyk.hub.ssh_process import SshProcess
 from sshpyk.link.connection import SUSPECT_AFTER_S, Connection
+from sshpyk.link.frames import VERSIONS
 from sshpyk.link.link import Link
 from sshpyk.link.stream import Message
 from sshpyk.ssh.command import SshTarget
@@ -125,6 +127,7 @@ class HostLink:
         self.driver.on_resumed = self._on_resumed
         self.driver.on_lost = self._on_connection_lost
         self.driver.on_suspect = self._on_suspect
+        self.driver.on_incompatible = self._on_incompatible
         self.rpc = Rpc(self.driver, {"welcomes": self._kernel_welcomes})
         self._epoch = link.epoch
 
@@ -405,6 +408,18 @@ class HostLink:
             self._end_ssh()
             self._start_dialing()
 
+    def _on_incompatible(self, carrier: Carrier, versions: tuple[int, ...]) -> None:
+        error = ProtocolMismatch(
+            f"the agent there speaks version {_list(versions)} of the link protocol,"
+            f" this sshpyk {_list(VERSIONS)}",
+            host=self.target.host,
+            phase=RESUMING,
+            advice="it keeps its kernels: go on with the sshpyk that started them, or end them with that"
+            " one (the agent leaves a minute later) and try again",
+        )
+        if self._opening is not None and carrier is self._opening.carrier:
+            _settle(self._opening.answer, error)
+
     def _on_suspect(self) -> None:
         """Dial a second connection beside the silent one; whichever speaks first goes on.
 
@@ -435,6 +450,10 @@ class HostLink:
             _settle(opening.answer, error)
         rpc.fail_all(error)
         self.on_lost_link(error)
+
+
+def _list(versions: tuple[int, ...]) -> str:
+    return ", ".join(map(str, versions[:8])) or "none"
 
 
 class _Opening(NamedTuple):

@@ -23,6 +23,7 @@ from sshpyk.hub.host import HostLink
 from sshpyk.hub.replay import IopubLimits
 
 SUBSCRIPTION_PATIENCE_S = 3.0  # a client needs 0.1 s or more to come back to its endpoints
+_LONGEST_S = 1e7  # far beyond any launch, and what an event loop can wait for
 ENDPOINTS_LINGER_S = 6.0  # Jupyter's restarter looks every 3 s
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,20 @@ class LaunchRequest:
     def limits(self) -> IopubLimits | None:
         """The limits as a record."""
         return IopubLimits(**self.iopub_limits) if self.iopub_limits else None
+
+    def __post_init__(self) -> None:
+        """Raise TypeError for a request that could not be carried out: it came over a socket."""
+        given: dict[str, Any] = vars(self)
+        texts = [given[name] for name in ("connection_file", "python", "kernel_name", "cwd")]
+        timeout_s, env = given["launch_timeout_s"], given["env"]
+        well_formed = (
+            isinstance(timeout_s, int | float)
+            and 0 <= timeout_s < _LONGEST_S
+            and isinstance(env, dict)
+            and all(isinstance(text, str) for text in (*texts, *env.values()))
+        )
+        if not well_formed:
+            raise TypeError("a launch request with values of the wrong type")
 
 
 @dataclass(frozen=True)
@@ -135,11 +150,21 @@ class Kernels:
             raise
         finally:
             starting.cancel()
-        raise LaunchTimeout(
+        raise self._timed_out(request)
+
+    def _timed_out(self, request: LaunchRequest) -> LaunchTimeout:
+        """Return the error for a launch that took too long; an outage is not the kernel's slowness."""
+        away_s = self._host.outage.duration_s
+        phase = self._host.phase
+        advice = "raise launch_timeout: sshpyk edit --kernel-name … --launch-timeout SECONDS"
+        if away_s is not None:
+            phase = f"waiting for the connection, which has been down for {away_s:.0f} s"
+            advice = "sshpyk goes on connecting; start or restart the kernel when it is back"
+        return LaunchTimeout(
             f"the kernel was not ready within {request.launch_timeout_s:g} s",
             host=self._host.target.host,
-            phase=self._host.phase,
-            advice="raise launch_timeout: sshpyk edit --kernel-name … --launch-timeout SECONDS",
+            phase=phase,
+            advice=advice,
         )
 
     async def _launch(self, kernel_id: str, request: LaunchRequest) -> HubKernel:

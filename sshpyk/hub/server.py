@@ -65,8 +65,8 @@ class Server:
             await _Conversation(self, reader, writer).run()
         except asyncio.CancelledError:
             pass  # the hub leaves
-        except (ConnectionError, ValueError, KeyError, TypeError) as error:
-            log.warning("a conversation ended: %r", error)
+        except (ConnectionError, LookupError, TypeError, ValueError, RecursionError) as error:
+            log.warning("a conversation ended: %s: %.200s", type(error).__name__, error)
         finally:
             self._conversations.discard(task)
             writer.close()
@@ -170,7 +170,7 @@ class _Conversation:
         """Return the owner's next order; None when it has gone, or makes no sense any more."""
         try:
             record = await self._read()
-        except (ConnectionError, ValueError):
+        except (ConnectionError, ValueError, RecursionError):
             return None
         return record if isinstance(record, dict) and "op" in record else None
 
@@ -232,8 +232,8 @@ class _Conversation:
                 return
             try:
                 self._carry_out(kernel, record)
-            except (KeyError, TypeError, ValueError) as error:
-                log.warning("ignored the order %s: %r", record, error)
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
+                log.warning("ignored the order %.200s: %r", record, error)
             orders = asyncio.ensure_future(self._read_order())
 
     def _carry_out(self, kernel: HubKernel, record: dict[str, Any]) -> None:

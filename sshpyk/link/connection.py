@@ -10,7 +10,7 @@ second. After :class:`Broken` close the descriptors; the link resumes on the nex
 States and what moves them::
 
     OPENING --the peer's HELLO, or the link's first epoch--> ATTACHED --the next one attached--> FENCED
-       any --BYE, protocol error, the peer has lost the link--> CLOSED
+       any --BYE, protocol error, no common version, the peer has lost the link--> CLOSED
 """
 
 from __future__ import annotations
@@ -63,7 +63,17 @@ class Broken(NamedTuple):
     reason: str
 
 
-Event = Union[HelloReceived, Resumed, PeerLeft, Broken, Message]
+class Incompatible(NamedTuple):
+    """The peer speaks none of our versions but ``versions``: write what there is to send and close.
+
+    Whoever was dialled has its own HELLO to send, so that the other end learns the same. Neither has
+    changed anything of the link.
+    """
+
+    versions: tuple[int, ...]
+
+
+Event = Union[HelloReceived, Resumed, PeerLeft, Broken, Incompatible, Message]
 
 
 class Connection:
@@ -75,6 +85,7 @@ class Connection:
         self._link = link
         self._reader = FrameReader()
         self._control: list[bytes] = []  # frames that go before any DATA
+        self._pong_due: int | None = None  # one is enough, however many PINGs came
         self._pacing = Pacing()
         self._received_bytes = 0
         self._progress_bytes = 0
@@ -171,6 +182,8 @@ class Connection:
             raise LinkProtocolError("second HELLO")
         self._hello_received = True
         link = self._link
+        if not set(hello.versions) & set(frames.VERSIONS):
+            return self._refuse(hello)
         if link is None:
             self.epoch = hello.epoch
             return HelloReceived(hello)
@@ -186,6 +199,12 @@ class Connection:
         self._ask(now_s)
         return Resumed(self.epoch, known=True)
 
+    def _refuse(self, hello: Hello) -> Event:
+        if self._link is None:
+            self._control.append(frames.encode_hello(Hello(hello.link_id, hello.epoch)))
+        self.state = State.CLOSED
+        return Incompatible(hello.versions)
+
     def _on_data(self, data: frames.Data, now_s: float) -> Event | None:
         self._received_bytes += len(data.chunk)
         self._data_since_question = True
@@ -199,7 +218,7 @@ class Connection:
             raise LinkProtocolError("PROGRESS beyond what was sent")
 
     def _on_ping(self, ping: frames.Ping, now_s: float) -> None:
-        self._control.append(frames.encode_pong(ping.token))
+        self._pong_due = ping.token
 
     def _on_pong(self, pong: frames.Pong, now_s: float) -> None:
         if self._ping_sent_s is not None and pong.token == self._ping_token:
@@ -207,6 +226,8 @@ class Connection:
             self._ping_sent_s = None
 
     def _on_bye(self, bye: frames.Bye, now_s: float) -> Event:
+        if self._link is None:
+            raise LinkProtocolError("BYE before HELLO")
         self.state = State.CLOSED
         return PeerLeft(bye.reason)
 
@@ -220,7 +241,7 @@ class Connection:
     @property
     def has_to_send(self) -> bool:
         """Whether something waits that should not: anything but mere acknowledgements."""
-        if self._control or self._progress_due:
+        if self._control or self._progress_due or self._pong_due is not None:
             return True
         link = self._link if self.state is State.ATTACHED else None
         return link is not None and self._pacing.room_bytes > 0 and link.has_chunk
@@ -236,6 +257,9 @@ class Connection:
         """
         out: list[bytes] = self._control
         self._control = []
+        if self._pong_due is not None:
+            out.append(frames.encode_pong(self._pong_due))
+            self._pong_due = None
         link = self._link
         if self.state is not State.ATTACHED or link is None:
             return out

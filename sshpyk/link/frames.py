@@ -27,7 +27,7 @@ from typing import Any, Callable, NamedTuple, Union
 
 VERSIONS = (1,)
 MAX_CHUNK_BYTES = 64 * 1024
-MAX_HELLO_BYTES = 4 * 1024 * 1024
+MAX_HELLO_BYTES = 1024 * 1024  # of JSON, which takes twenty times as much once it is read
 MAX_BYE_BYTES = 4096
 
 FLAG_LAST_CHUNK = 1  # this chunk completes its message
@@ -35,6 +35,8 @@ FLAG_END = 2  # the (empty) message is the last of its stream
 FLAG_REPLAYED = 4  # the message was queued before this connection, or behind one that was
 
 HELLO, DATA, ACK, PROGRESS, PING, PONG, BYE = range(1, 8)
+
+_MAX_DIGITS = 20  # of 2**64
 
 _HEADER = struct.Struct(">BI")
 _DATA = struct.Struct(">BIIQQQB")
@@ -175,7 +177,7 @@ def encode_bye(reason: str) -> bytes:
 
 
 def _decode_hello(body: memoryview) -> Hello:
-    record = json.loads(bytes(body).decode())
+    record = json.loads(bytes(body).decode(), parse_int=_integer)
     link_id, epoch = record["link_id"], _natural(record["epoch"])
     resumed, restarted = record["resumed"], record["restarted"]
     if not (isinstance(resumed, bool) and isinstance(restarted, bool)):
@@ -189,9 +191,16 @@ def _decode_hello(body: memoryview) -> Hello:
 
 def _positions(record: Any) -> dict[int, Position]:
     return {
-        _natural(int(stream)): Position(_natural(seq), _natural(offset), _natural(start))
+        _natural(_integer(stream)): Position(_natural(seq), _natural(offset), _natural(start))
         for stream, (seq, offset, start) in record.items()
     }
+
+
+def _integer(digits: str) -> int:
+    """Read a number that may be one of ours; older Pythons take minutes for one of a million digits."""
+    if len(digits) > _MAX_DIGITS:
+        raise ValueError("a number of %d digits" % len(digits))
+    return int(digits)
 
 
 def _natural(value: Any) -> int:

@@ -11,6 +11,8 @@ from sshpyk.link.backlog import Backlog, MakeBacklog, Payload
 from sshpyk.link.frames import Ack, Data, Hello, LinkProtocolError, Position
 from sshpyk.link.stream import Chunk, Message, Receiver, Sender
 
+MAX_STREAMS = 1024  # that are not over, of 3 KB each; a kernel has two
+
 
 class Stream:
     """Both halves of one stream; ``urgent`` streams are sent before all others."""
@@ -62,9 +64,14 @@ class Link:
     # What the owner does
 
     def open(self, number: int, *, urgent: bool = False) -> None:
-        """Make a stream known; idempotent. A stream that the peer uses first opens by itself."""
+        """Make a stream known; idempotent. A stream that the peer uses first opens by itself.
+
+        Raises ValueError for a stream that is over, or a number that no frame can carry.
+        """
         stream = self._streams.get(number)
         if stream is None:
+            if not 0 <= number < 1 << 32:
+                raise ValueError("no stream has the number %d" % number)
             if number in self._over:
                 raise ValueError("stream %d is over" % number)
             backlog = self._make_backlog(number) if self._make_backlog else None
@@ -163,8 +170,13 @@ class Link:
         live, over = (peer.streams, peer.over) if peer else ({}, {})
         if self._restarted:
             self._continue_from(live)
-        for number, stream in self._streams.items():
-            stream.sender.rewind(live.get(number, over.get(number, Position())))
+        positions = {
+            number: live.get(number, over.get(number, Position())) for number in self._streams
+        }
+        for number, position in positions.items():
+            self._streams[number].sender.check_position(position)
+        for number, position in positions.items():
+            self._streams[number].sender.rewind(position)
         self._over = {number: at for number, at in self._over.items() if number in live}
         self._acks_due.update(self._streams)
         self.epoch = epoch
@@ -179,6 +191,8 @@ class Link:
         """Accept a chunk; return the message that it completes, if it does."""
         if data.stream in self._over:
             return None
+        if data.stream not in self._streams and len(self._streams) >= MAX_STREAMS:
+            raise LinkProtocolError("more than %d streams" % MAX_STREAMS)
         self.open(data.stream)
         receiver = self._streams[data.stream].receiver
         message = receiver.take(data)

@@ -217,26 +217,41 @@ class Sender:
         self._acked_seq = position.seq
         self._credit = position.start + CREDIT_WINDOW_BYTES
 
-    def rewind(self, position: Position) -> None:
-        """Continue from the byte that the peer expects, on a new connection.
+    def check_position(self, position: Position) -> None:
+        """Raise LinkProtocolError if the peer expects what was never queued.
 
-        A position below what the peer has acknowledged is merely old: the peer said it before the
-        last acknowledgements arrived over the previous connection.
+        To be asked for every stream before the first is rewound: a HELLO that is refused changes
+        nothing for the connection that carries the link meanwhile.
         """
         seq, offset, _ = position
         if seq > self._next_seq:
             raise LinkProtocolError(
                 "stream %d: the peer expects message %d of %d" % (self.stream, seq, self._next_seq)
             )
+        size = 0
+        if self._acked_seq <= seq < self._next_seq:
+            oldest = self._sent[0].seq if self._sent else self._waiting[0].seq
+            place = seq - oldest
+            sent = len(self._sent)
+            held = self._sent[place] if place < sent else self._waiting[place - sent]
+            size = len(held.payload)
+        if seq >= self._acked_seq and offset > size:
+            raise LinkProtocolError("the peer expects byte %d of %d" % (offset, size))
+
+    def rewind(self, position: Position) -> None:
+        """Continue from the byte that the peer expects, on a new connection.
+
+        A position below what the peer has acknowledged is merely old: the peer said it before the
+        last acknowledgements arrived over the previous connection. Raises as check_position does.
+        """
+        self.check_position(position)
+        seq, offset, _ = position
         if seq < self._acked_seq:
             seq, offset = self._acked_seq, 0
         while self._sent and self._sent[-1].seq >= seq:
             self._waiting.appendleft(self._sent.pop())
         while self._waiting and self._waiting[0].seq < seq:
             self._sent.append(self._waiting.popleft())
-        size = len(self._waiting[0].payload) if self._waiting else 0
-        if offset > size:
-            raise LinkProtocolError("the peer expects byte %d of %d" % (offset, size))
         self._offset = offset
         self._replay_below = self._pushed
 
@@ -254,7 +269,7 @@ class Receiver:
         self._chunk = b""
         self._chunks: BytesIO | None = None
         self._offset = 0
-        self._start = 0  # bytes of all complete messages
+        self._start = 0  # bytes of all whole messages, consumed or not
         self.consumed_bytes = 0
         self._unconsumed_sizes: deque[int] = deque()
         self._promised_credit = CREDIT_WINDOW_BYTES
@@ -283,7 +298,8 @@ class Receiver:
     def take(self, data: Data) -> Message | None:
         """Accept a chunk; return the message that it completes, if it does.
 
-        Raises LinkProtocolError for a chunk that leaves a hole or goes beyond the last message.
+        Raises LinkProtocolError for a chunk that leaves a hole, or goes beyond the last message or
+        the credit that was given: no peer makes us keep more than that.
         """
         if data.seq < self._next_seq:
             return None
@@ -299,6 +315,8 @@ class Receiver:
         self._offset += len(chunk)
         if self._offset > MAX_MESSAGE_BYTES:
             raise LinkProtocolError("stream %d: message too large" % self.stream)
+        if self._start + self._offset > self._promised_credit:
+            raise LinkProtocolError("stream %d: more than its credit" % self.stream)
         self._append(chunk)
         if data.flags & FLAG_LAST_CHUNK:
             return self._complete(data)

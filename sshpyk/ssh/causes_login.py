@@ -7,7 +7,7 @@ from sshpyk.ssh.cause import LATER, row
 
 _VERIFY = (
     "ask the administrator of {host} for the new key's fingerprint; "
-    "only if it is the one shown, run: ssh-keygen -R {q_name}"
+    "only if it is the one shown, run: ssh-keygen -R {q_name}   then: {reopen}"
 )
 _CONFIRM = (
     "in a terminal, run: {reopen}   compare the fingerprint and answer; start the kernel again"

@@ -42,7 +42,7 @@ class Terminal:
         return None
 
     def start(self, argv: Sequence[str], stdio: Sequence[int]) -> subprocess.Popen[bytes]:
-        """Start ssh in the foreground. Raises OSError."""
+        """Start ssh in the foreground. Raises OSError, SubprocessError when the terminal has gone."""
         return _start(argv, stdio, dict(os.environ), self._lend_to_this_process)
 
     def _lend_to_this_process(self) -> None:

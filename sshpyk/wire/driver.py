@@ -13,7 +13,7 @@ from collections import deque
 from typing import Callable
 
 from sshpyk.link.backlog import Payload
-from sshpyk.link.connection import Broken, Event, PeerLeft, Resumed
+from sshpyk.link.connection import Broken, Event, Incompatible, PeerLeft, Resumed
 from sshpyk.link.link import Link
 from sshpyk.link.stream import Message
 from sshpyk.wire.carrier import Carrier
@@ -44,6 +44,7 @@ class LinkDriver:
         self.on_suspect: Callable[[], None] = lambda: None
         self.before_hand_over: Callable[[Message], None] = lambda message: None
         self.on_peer_left: Callable[[str], None] = lambda reason: None
+        self.on_incompatible: Callable[[Carrier, tuple[int, ...]], None] = lambda carrier, _: None
         self.on_left: Callable[[], None] = lambda: None
         self._handlers: dict[int, Handler] = {}
         self._paces: dict[int, Pace] = {}
@@ -143,6 +144,8 @@ class LinkDriver:
             self.on_resumed(carrier, event.known)
         elif isinstance(event, PeerLeft):
             self.on_peer_left(event.reason)
+        elif isinstance(event, Incompatible):
+            self.on_incompatible(carrier, event.versions)
         elif isinstance(event, Broken):
             log.warning("connection %d: %s", carrier.connection.epoch, event.reason)
 

@@ -49,7 +49,7 @@ class Signer:
             if len(frames) < 4 or not hmac.compare_digest(self.sign(frames), parts[start + 1]):
                 return None
             header = json.loads(frames[0])
-        except (ValueError, IndexError):
+        except (ValueError, IndexError, RecursionError):
             return None
         return Request(list(parts[:start]), frames[0], header) if isinstance(header, dict) else None
 

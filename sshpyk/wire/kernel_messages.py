@@ -1,6 +1,6 @@
 """What travels on a kernel's streams: ZeroMQ messages with the name of their channel.
 
-A message is the channel (u8), the number of parts (u16), the length of each (u64), and the parts. The
+A message is the channel (u8), the number of parts (u32), the length of each (u64), and the parts. The
 parts are those that the ROUTER or PUB socket of a kernel would see: for shell, control and stdin the
 first is the identity of the client. One more kind tells how the kernel process ended.
 """
@@ -11,12 +11,13 @@ import struct
 from typing import NamedTuple, Sequence, Union
 
 from sshpyk.link.backlog import Joined, Payload
+from sshpyk.link.stream import MAX_MESSAGE_BYTES
 
 JOIN_BELOW_BYTES = 1024 * 1024
 
 SHELL, IOPUB, STDIN, CONTROL, EXITED = range(5)
 
-_HEAD = struct.Struct(">BH")
+_HEAD = struct.Struct(">BI")
 
 Part = Union[bytes, memoryview]
 
@@ -29,19 +30,25 @@ class ChannelMessage(NamedTuple):
 
 
 def pack(channel: int, parts: Sequence[Part]) -> bytes:
-    """Return the payload for a stream; ``parts`` are buffers of any kind."""
+    """Return the payload for a stream; ``parts`` are bytes, or views of bytes.
+
+    Raises ValueError for a message larger than the link carries.
+    """
     return b"".join(_buffers(channel, parts))
 
 
 def pack_large(channel: int, parts: Sequence[Part]) -> Payload:
-    """Return the same; a large one as it is, not copied."""
+    """Return the same, raise the same; a large one as it is, not copied."""
     if sum(map(len, parts)) < JOIN_BELOW_BYTES:
         return pack(channel, parts)
     return Joined(_buffers(channel, parts))
 
 
 def _buffers(channel: int, parts: Sequence[Part]) -> list[Part]:
-    sizes = struct.pack(">%dQ" % len(parts), *[len(part) for part in parts])
+    lengths = [len(part) for part in parts]
+    if sum(lengths) + 8 * len(parts) + _HEAD.size > MAX_MESSAGE_BYTES:
+        raise ValueError("a message of %d bytes is more than the link carries" % sum(lengths))
+    sizes = struct.pack(">%dQ" % len(parts), *lengths)
     return [_HEAD.pack(channel, len(parts)), sizes, *parts]
 
 
@@ -49,6 +56,10 @@ def unpack(payload: bytes) -> ChannelMessage:
     """Return what :func:`pack` packed, without copying. Raises ValueError for anything else."""
     try:
         channel, count = _HEAD.unpack_from(payload)
+        if 8 * count > len(payload):
+            raise ValueError(
+                "malformed kernel message: %d parts in %d bytes" % (count, len(payload))
+            )
         sizes = struct.unpack_from(">%dQ" % count, payload, _HEAD.size)
     except struct.error as error:
         raise ValueError(f"truncated kernel message: {error}") from None

@@ -19,6 +19,7 @@ from sshpyk.link.stream import Message
 from sshpyk.wire.driver import LinkDriver
 
 RPC_STREAM = 0
+MAX_RECORD_BYTES = 16 * 1024 * 1024  # a start carries a notebook's environment
 
 Params = Dict[str, Any]
 Operation = Callable[[Params], Awaitable[Params]]
@@ -72,7 +73,11 @@ class Rpc:
     def _on_message(self, message: Message) -> bool:
         if message.end:
             return True
-        record = json.loads(message.payload)
+        try:
+            record = _read(message.payload)
+        except ValueError as error:
+            log.warning("dropped a message on stream %d: %s", RPC_STREAM, error)
+            return True
         if "op" in record:
             task = asyncio.ensure_future(self._serve(record))
             self._tasks.add(task)
@@ -106,3 +111,23 @@ class Rpc:
             reply["error"] = SshpykError("{} failed: {!r}".format(record["op"], error)).to_record()
         if "id" in record:
             self._send({**reply, "id": record["id"]})
+
+
+def _read(payload: bytes) -> Params:
+    """Return the record that a message is. Raises ValueError for anything but the four kinds."""
+    if len(payload) > MAX_RECORD_BYTES:
+        raise ValueError("a record of %d bytes" % len(payload))
+    try:
+        record = json.loads(payload)
+    except RecursionError:
+        raise ValueError("a record that is nested too deeply") from None
+    if not isinstance(record, dict):
+        raise ValueError("no record but a %s" % type(record).__name__)
+    if "op" in record:
+        well_formed = isinstance(record["op"], str)
+    else:
+        outcome = record.get("error", record.get("result"))
+        well_formed = isinstance(record.get("id"), int) and isinstance(outcome, dict)
+    if not well_formed:
+        raise ValueError("neither a request nor an answer")
+    return record

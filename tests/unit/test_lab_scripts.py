@@ -54,11 +54,12 @@ def test_pytest_arguments_own_parallelism_wins(lab: ModuleType, own: list[str]) 
     assert "worksteal" not in lab.pytest_arguments(own)
 
 
-def test_requirements_laptop_has_everything_remote_only_a_kernel(images: ModuleType) -> None:
+def test_requirements_laptop_has_everything_remote_a_kernel_and_plots(images: ModuleType) -> None:
     wanted = images.requirements()
     assert any(entry.startswith("jupyter-client") for entry in wanted["laptop"])
     assert any(entry.startswith("pytest-xdist") for entry in wanted["laptop"])
-    assert [entry[:9] for entry in wanted["remote"]] == ["ipykernel"]
+    assert any(entry.startswith("jupyterlab") for entry in wanted["laptop"])
+    assert [entry.split(">")[0] for entry in wanted["remote"]] == ["ipykernel", "matplotlib"]
 
 
 def test_images_fingerprint_is_repeatable(images: ModuleType) -> None:

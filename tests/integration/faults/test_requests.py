@@ -119,7 +119,7 @@ def test_f58_reload_during_an_outage_opens_and_requests_do_not_pile_up(
             )
             bench.proxy.accept()
             bench.proxy.resume()
-            asked = int(outcome_of(kernel.client, kernel.client.execute("asked")).result or 0)
+            asked = int(outcome_of(fresh, fresh.execute("asked")).result or 0)
             print(f"the kernel was asked {asked - counted} times")
         finally:
             fresh.stop_channels()

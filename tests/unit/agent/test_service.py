@@ -15,6 +15,7 @@ from sshpyk.agent import seen as seen_module
 from sshpyk.agent import service as service_module
 from sshpyk.agent.kernelspecs import RemoteKernelspec, find_kernelspec
 from sshpyk.errors import KernelDied, KernelError, KernelspecNotFound, RemoteShellFailed
+from sshpyk.wire import kernel_messages
 from sshpyk.wire.kernel_messages import CONTROL, IOPUB, SHELL, STDIN
 from tests.unit.agent.service_bench import (
     KERNEL_ID,
@@ -106,6 +107,23 @@ async def test_f55_interrupt_that_was_meant_for_an_earlier_cell_is_refused_visib
         errors = [c["text"] for c in bench.heard(IOPUB, "stream") if c["name"] == "stderr"]
         assert len(errors) == 1
         assert "arrived too late" in errors[0]
+
+
+@in_loop
+async def test_f50_a_replayed_interrupt_request_interrupts_nobody(short_folder: Path):
+    async with service_bench(short_folder) as bench:
+        await bench.start()
+        request = bench.session.serialize(bench.session.msg("interrupt_request", {}))
+        replay = kernel_messages.pack(CONTROL, [b"client", *request])
+        outcomes = []
+        for place, length_s in enumerate((60, 0.5)):
+            bench.execute(f"print('go'); import time; time.sleep({length_s})")
+            await until(lambda place=place: len(bench.heard(IOPUB, "stream")) > place)
+            bench.joined.hub.send(bench.streams[1], replay)
+            await until(lambda place=place: len(bench.heard(SHELL, "execute_reply")) > place)
+            outcomes.append(bench.heard(SHELL, "execute_reply")[-1]["status"])
+        assert outcomes == ["error", "ok"]
+        assert len(bench.heard(CONTROL, "interrupt_reply")) == 1
 
 
 @in_loop

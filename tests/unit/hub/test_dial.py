@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import socket
 import sys
 from pathlib import Path
 
@@ -242,4 +243,68 @@ async def test_the_end_of_what_ssh_said_is_kept(stage: Stage, monkeypatch):
     ssh = await stage.dial()
     await until(lambda: "noise 2999" in ssh.stderr_tail)
     assert len(ssh.stderr_tail) <= 8192
+    await end(ssh)
+
+
+# Masters of the user's that hang. The script asks one, as it were, unless a config keeps it from that.
+
+HANGS_AT_MASTER = """
+case " $* " in *" -G "*) echo "controlpath {folder}/master"; exit;; esac
+"""
+ASKS_MASTER = """case "$all" in *.conf*) ;; *) {then};; esac"""
+
+
+def hanging_master(stage: Stage, monkeypatch: pytest.MonkeyPatch, then: str = "sleep 600") -> None:
+    monkeypatch.setattr(dial_module, "MASTER_PATIENCE_S", 0.2)
+    monkeypatch.setattr(dial_module, "private_folder", lambda name: str(stage.folder))
+    with socket.socket(socket.AF_UNIX) as master:
+        master.bind(str(stage.folder / "master"))
+    stage.ssh(before=ASKS_MASTER.format(then=then))
+    script = stage.folder / "ssh"
+    head = '#!/bin/sh\nall="$*"' + HANGS_AT_MASTER.format(folder=stage.folder)
+    script.write_text(script.read_text().replace("#!/bin/sh\n", head))
+
+
+@in_loop
+async def test_f08_a_master_that_hangs_is_dialed_around(stage: Stage, monkeypatch):
+    hanging_master(stage, monkeypatch)
+    ssh = await stage.dial()
+    assert len(stage.pids()) == 2
+    assert stage.pids()[1] == ssh.pid
+    assert not list(stage.folder.glob("*.conf"))
+    await until(lambda: not alive(stage.pids()[0]), "the end of the ssh that hangs")
+    await end(ssh)
+    await stage.gone()
+
+
+@in_loop
+async def test_f08_a_master_that_is_merely_slow_may_be_the_only_way(stage: Stage, monkeypatch):
+    hanging_master(stage, monkeypatch, then="sleep 1")
+    text = (stage.folder / "ssh").read_text()
+    refuse = '*.conf*) echo "me@gpu1: Permission denied (password)." >&2; exit 255;;'
+    (stage.folder / "ssh").write_text(text.replace("*.conf*) ;;", refuse))
+    ssh = await stage.dial()
+    assert stage.pids()[0] == ssh.pid
+    await end(ssh)
+    await stage.gone()
+
+
+@in_loop
+async def test_f08_without_a_way_around_a_master_the_error_says_what_is_in_the_way(
+    stage: Stage, monkeypatch
+):
+    monkeypatch.setattr(dial_module, "DIAL_DEADLINE_S", 1.0)
+    hanging_master(stage, monkeypatch)
+    text = (stage.folder / "ssh").read_text()
+    refuse = '*.conf*) echo "me@gpu1: Permission denied (password)." >&2; exit 255;;'
+    (stage.folder / "ssh").write_text(text.replace("*.conf*) ;;", refuse))
+    assert isinstance(await stage.fails(), AuthenticationFailed)
+
+
+@in_loop
+async def test_a_slow_host_without_a_master_is_dialed_once(stage: Stage, monkeypatch):
+    monkeypatch.setattr(dial_module, "MASTER_PATIENCE_S", 0.1)
+    stage.ssh(before="case $1 in -G) exit;; esac; sleep 1")
+    ssh = await stage.dial()
+    assert ssh.pid in stage.pids()
     await end(ssh)

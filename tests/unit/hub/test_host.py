@@ -19,16 +19,19 @@ from sshpyk.errors import (
     HubError,
     KernelDied,
     LinkLost,
+    ProtocolMismatch,
     RemoteShellFailed,
     SshpykError,
     Unreachable,
 )
 from sshpyk.hub import host as host_module
+from sshpyk.hub import redial as redial_module
 from sshpyk.hub.dial import Terminal
 from sshpyk.hub.host import HostLink, LinkState, state_after
 from sshpyk.hub.ssh_process import SshProcess
 from sshpyk.link import connection as connection_module
 from sshpyk.link.connection import Connection, Event, HelloReceived
+from sshpyk.link.frames import Hello, encode_hello
 from sshpyk.link.link import Link
 from sshpyk.ssh.command import SshTarget
 from sshpyk.wire import driver as driver_module
@@ -238,6 +241,48 @@ async def test_outages_are_retried_until_the_host_is_back(monkeypatch, tmp_path)
         net.cut()
         assert await host.rpc.call("echo", text="x") == {"echo": "x"}
         assert net.dials == 8
+
+
+@in_loop
+async def test_a_dial_again_that_hangs_gets_others_beside_it_until_one_comes_through(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setattr(redial_module, "EVERY_S", 0.02)
+    async with network(monkeypatch, tmp_path) as (net, host):
+        await host.bring_up("python3")
+        net.may_dial.clear()
+        net.cut()
+        await until(lambda: net.dials == 6)
+        net.may_dial.set()
+        await until(lambda: host.is_up)
+        assert await host.rpc.call("echo", text="x") == {"echo": "x"}
+        assert sum(not ssh.ended for ssh in net.sshs) == 1
+
+
+@in_loop
+async def test_dials_again_that_all_hang_are_told_of_after_a_while_and_go_on(monkeypatch, tmp_path):
+    monkeypatch.setattr(host_module, "DIAL_DEADLINE_S", 0.05)
+    async with network(monkeypatch, tmp_path) as (net, host):
+        await host.bring_up("python3")
+        net.may_dial.clear()
+        net.cut()
+        await until(lambda: not host.is_up)
+        with pytest.raises(Unreachable, match="no answer within"):
+            await host.bring_up("python3")
+        net.may_dial.set()
+        await until(lambda: host.is_up)
+
+
+@in_loop
+async def test_the_first_dial_is_alone_however_long_it_takes(monkeypatch, tmp_path):
+    monkeypatch.setattr(redial_module, "EVERY_S", 0.02)
+    async with network(monkeypatch, tmp_path) as (net, host):
+        net.may_dial.clear()
+        wish = asyncio.ensure_future(host.bring_up("python3"))
+        await asyncio.sleep(0.2)
+        assert net.dials == 1
+        net.may_dial.set()
+        await wish
 
 
 @in_loop
@@ -573,3 +618,23 @@ async def test_errors_of_the_agent_cross_an_outage_as_they_are(monkeypatch, tmp_
         release.set()
         with pytest.raises(KernelDied):
             await waiting
+
+
+@in_loop
+async def test_f51_an_agent_of_another_version_is_refused_with_instructions(monkeypatch, tmp_path):
+    async with network(monkeypatch, tmp_path) as (net, host):
+
+        def answer(carrier: Carrier, event: Event) -> None:
+            assert isinstance(event, HelloReceived)
+            hello = Hello(event.hello.link_id, event.hello.epoch, versions=(7, 8))
+            os.write(carrier._write_fd, encode_hello(hello))
+
+        net._on_first_event = answer  # type: ignore[method-assign]
+        with pytest.raises(
+            ProtocolMismatch, match=r"speaks version 7, 8 .* this sshpyk 1"
+        ) as caught:
+            await host.bring_up("python3")
+        assert "go on with the sshpyk that started them" in caught.value.advice
+        assert host.state is LinkState.DOWN
+        assert net.dials == 1  # no use in trying again
+        assert net.sshs[0].ended

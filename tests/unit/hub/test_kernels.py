@@ -175,6 +175,18 @@ async def test_timeout_while_the_kernel_starts_stops_it_and_leaves_nothing(short
 
 
 @in_loop
+async def test_timeout_while_the_link_is_away_says_so(short_folder: Path):
+    async with bench(short_folder) as made:
+        made.agent.may_start.clear()
+        made.host.outage.begin("no answer from it", silent_s=40)
+        with pytest.raises(LaunchTimeout) as caught:
+            await made.kernels.launch(made.request(launch_timeout_s=0.1))
+        made.host.outage.end()
+        assert "which has been down for 40 s" in caught.value.phase
+        assert "launch_timeout" not in caught.value.advice
+
+
+@in_loop
 async def test_timeout_while_dialing_names_that_phase_and_starts_nothing(short_folder: Path):
     async with bench(short_folder) as made:
         made.host.may_come_up.clear()

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from sshpyk.hub import main as main_module
+from sshpyk.hub.host import LinkState
 from sshpyk.ssh.command import SshTarget
 from tests.unit.hub.fakes import FakeAgent, FakeHost, ipc_info, write_info
 from tests.unit.wire.harness import Joined, in_loop, until
@@ -122,6 +123,19 @@ async def test_with_nothing_to_do_it_leaves_after_a_while(short_folder, monkeypa
     async with life(short_folder, monkeypatch) as hub:
         await asyncio.wait_for(hub.task, 10)
         assert hub.host.left
+
+
+@in_loop
+async def test_a_connection_that_a_person_opened_is_kept_longer_while_it_is_up(
+    short_folder, monkeypatch
+):
+    monkeypatch.setattr(main_module, "IDLE_S", 0.1)
+    async with life(short_folder, monkeypatch) as hub:
+        hub.host.opened_by_person = True
+        await asyncio.sleep(0.4)
+        assert not hub.task.done()
+        hub.host.state = LinkState.DIALING
+        await asyncio.wait_for(hub.task, 10)
 
 
 @in_loop

@@ -307,12 +307,15 @@ async def test_status_says_what_there_is(short_folder: Path):
             asking.say(op="status")
             answer = await asking.hear() or {}
             assert (answer["host"], answer["link"], answer["away_s"]) == ("gpu1", "up", None)
+            assert answer["reason"] is None
             (kernel,) = answer["kernels"]
             assert (kernel["name"], kernel["pid"], kernel["state"]) == ("python3", 1, "alive")
         made.host.state = LinkState.DIALING
+        made.host.reason = AuthenticationFailed("denied")
         asking.say(op="status")
         answer = await asking.hear() or {}
         assert (answer["link"], answer["kernels"][0]["state"]) == ("dialing", "unreachable")
+        assert answer["reason"]["kind"] == "AuthenticationFailed"
 
 
 @in_loop

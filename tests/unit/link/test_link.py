@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sshpyk.link import frames
 from sshpyk.link import stream as stream_module
-from sshpyk.link.connection import Connection, PeerLeft
-from sshpyk.link.frames import LinkProtocolError
+from sshpyk.link.connection import Connection, Incompatible, PeerLeft, State
+from sshpyk.link.frames import LinkProtocolError, Position
+from sshpyk.link.link import Link
 from tests.unit.link.pair import Pair
 
 payloads = st.lists(st.binary(max_size=300), max_size=8)
@@ -334,3 +336,56 @@ def test_malformed_bytes_break_the_connection_and_nothing_else(junk, after_hello
         pair.connect()
         pair.settle()
         assert pair.agent.payloads(1) == [b"still here"]
+
+
+def test_f49_a_peer_that_ignores_its_credit_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(stream_module, "CREDIT_WINDOW_BYTES", 1000)
+    receiver = stream_module.Receiver(1)
+    assert receiver.take(frames.Data(1, 0, 0, 0, frames.FLAG_LAST_CHUNK, bytes(600))) is not None
+    receiver.take(frames.Data(1, 1, 0, 0, 0, bytes(400)))
+    with pytest.raises(LinkProtocolError, match="credit"):
+        receiver.take(frames.Data(1, 1, 400, 0, 0, b"x"))
+
+
+def test_f49_a_refused_hello_leaves_the_streams_where_they_are():
+    """Whoever guesses a link's id and claims too much must not make its connection skip or repeat."""
+    pair = Pair()
+    pair.connect()
+    for number in (1, 3):
+        pair.agent.link.open(number)
+        for index in range(3):
+            pair.agent.link.send(number, b"%d" % index)
+    pair.agent.consume_at_once = False
+    link = pair.agent.link
+    pair.step()
+    before = [vars(link._streams[number].sender).copy() for number in (1, 3)]
+    claim = frames.Hello(link.link_id, 9, True, streams={1: Position(1), 3: Position(99)})
+    with pytest.raises(LinkProtocolError, match="expects message 99"):
+        Connection.accept().answer(link, claim)
+    assert [vars(link._streams[number].sender) for number in (1, 3)] == before
+    assert link.epoch == 1
+    pair.settle()
+    assert pair.hub.payloads(1) == pair.hub.payloads(3) == [b"0", b"1", b"2"]
+
+
+def test_f49_pings_that_are_not_waited_for_get_one_answer():
+    pair = Pair()
+    pair.connect()
+    pair.settle()
+    connection = pair.agent.connection
+    assert connection is not None
+    connection.receive_data(b"".join(map(frames.encode_ping, range(1000))), pair.now)
+    assert connection.has_to_send
+    assert b"".join(connection.data_to_send(1 << 16, pair.now)) == frames.encode_pong(999)
+
+
+def test_f51_ends_without_a_common_version_both_learn_it(monkeypatch: pytest.MonkeyPatch):
+    agent = Connection.accept()
+    newer = frames.encode_hello(frames.Hello("ab" * 16, 5, versions=(8, 9)))
+    assert agent.receive_data(newer, 0.0) == [Incompatible((8, 9))]
+    answer = b"".join(agent.data_to_send(1 << 16, 0.0))
+    assert not agent.receive_data(newer, 0.0)  # nothing comes of it any more
+    monkeypatch.setattr(frames, "VERSIONS", (8, 9))
+    hub = Connection.initiate(Link("ab" * 16), 5)
+    assert hub.receive_data(answer, 0.0) == [Incompatible((1,))]
+    assert hub.state is State.CLOSED

@@ -485,7 +485,7 @@ def test_diagnose_names_ssh_keygen_only_after_verifying() -> None:
     error = diagnose(CHANGED, 255, host="gpu", phase="x")
     verify, _, command = error.advice.partition("ssh-keygen")
     assert "fingerprint" in verify
-    assert command == " -R '[127.0.0.1]:22801'"
+    assert command == " -R '[127.0.0.1]:22801'   then: sshpyk login gpu"
 
 
 def test_diagnose_keeps_a_host_that_is_none() -> None:
