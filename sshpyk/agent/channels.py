@@ -269,7 +269,7 @@ class KernelChannels:
         """Send a message of the kernel's (or in its name) to the hub."""
         stream = self._streams.control if channel == CONTROL else self._streams.main
         try:
-            payload = kernel_messages.pack(channel, parts)
+            payload = kernel_messages.pack_large(channel, parts)
         except ValueError as error:
             log.warning("dropped what the kernel said on channel %d: %s", channel, error)
             return

@@ -6,7 +6,7 @@ import json
 import socket
 
 from sshpyk.agent.segments import Gap
-from sshpyk.link.backlog import Unnumbered
+from sshpyk.link.backlog import Joined, Unnumbered
 from sshpyk.wire import kernel_messages
 from sshpyk.wire.jupyter_messages import DELIMITER, Signer
 from sshpyk.wire.kernel_messages import IOPUB
@@ -22,10 +22,13 @@ class StreamTextPolicy:
 
     def gap_for(self, message: Unnumbered) -> Gap | None:
         """Return what is lost when ``message`` is dropped; None where it must not be."""
-        if not isinstance(message.payload, bytes):
+        payload = message.payload
+        if isinstance(payload, Joined):
+            payload = bytes(payload)
+        if not isinstance(payload, bytes):
             return None
         try:
-            channel, parts = kernel_messages.unpack(message.payload)
+            channel, parts = kernel_messages.unpack(payload)
             frames = [bytes(part) for part in parts]
             start = frames.index(DELIMITER) if channel == IOPUB else len(frames)
             header, parent, content = frames[start + 2], frames[start + 3], frames[start + 5]

@@ -10,7 +10,7 @@ import tempfile
 from collections import deque
 from typing import Iterator, NamedTuple, Protocol, Union
 
-from sshpyk.link.backlog import Payload, Unnumbered
+from sshpyk.link.backlog import Joined, Payload, Unnumbered
 
 MESSAGE_COST_BYTES = 256  # of a message in memory, beside its payload
 READ_BYTES = 256 * 1024
@@ -18,6 +18,7 @@ LARGEST_DROPPED_BYTES = 16 * 1024 * 1024  # to judge a message takes reading it
 _FREE_SHARE = 0.05
 _FREE_BYTES = 256 * 1024 * 1024
 _SPACE_CHECK_BYTES = 1024 * 1024
+_MAX_BUFFERS = 64  # well below any system's IOV_MAX
 
 _HEAD = struct.Struct(">QQQB")  # size, place, seen, kind
 _PLAIN, _END, _GAP = range(3)
@@ -43,6 +44,7 @@ class Gap(NamedTuple):
 
 
 Entry = Union[Unnumbered, Gap]
+Part = Union[bytes, memoryview]
 
 
 class DropPolicy(Protocol):
@@ -69,7 +71,7 @@ class Size(NamedTuple):
 
 def cost_of(payload: Payload) -> int:
     """Return what a message takes in memory."""
-    return MESSAGE_COST_BYTES + (len(payload) if isinstance(payload, bytes) else 0)
+    return MESSAGE_COST_BYTES + (0 if isinstance(payload, InFile) else len(payload))
 
 
 def join_to(last: Entry | None, entry: Entry) -> Gap | None:
@@ -174,7 +176,6 @@ class FileSegment:
 
         ``to_the_last_byte``: leave nothing of the disk to others.
         """
-        assert isinstance(message.payload, bytes)
         if not to_the_last_byte:
             self._check_space(len(message.payload))
         buffers = _encode(message)
@@ -314,14 +315,21 @@ class InFile:
 Segment = Union[MemorySegment, FileSegment]
 
 
-def _encode(entry: Entry) -> list[bytes]:
+def _encode(entry: Entry) -> list[Part]:
     if isinstance(entry, Gap):
-        body = _COUNTS.pack(entry.lines, entry.size_bytes) + entry.parent_header
-        kind = _GAP
+        counts = _COUNTS.pack(entry.lines, entry.size_bytes)
+        return _with_head(entry, _GAP, [counts, entry.parent_header])
+    payload = entry.payload
+    if isinstance(payload, Joined) and len(payload.buffers) < _MAX_BUFFERS:
+        buffers = payload.buffers
     else:
-        assert isinstance(entry.payload, bytes)
-        body, kind = entry.payload, _END if entry.end else _PLAIN
-    return [_HEAD.pack(len(body), entry.place, entry.seen, kind), body]
+        assert isinstance(payload, (bytes, Joined))  # what is in a file is not written again
+        buffers = [bytes(payload)]
+    return _with_head(entry, _END if entry.end else _PLAIN, buffers)
+
+
+def _with_head(entry: Entry, kind: int, buffers: list[Part]) -> list[Part]:
+    return [_HEAD.pack(sum(map(len, buffers)), entry.place, entry.seen, kind), *buffers]
 
 
 def _decode(place: int, seen: int, kind: int, payload: Payload) -> Entry:

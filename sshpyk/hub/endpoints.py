@@ -193,7 +193,8 @@ class Endpoints:
             main, control = self._streams
             stream = control if channel == CONTROL else main
             try:
-                driver.send(stream, kernel_messages.pack(channel, parts), seen=self.delivered)
+                payload = kernel_messages.pack_large(channel, parts)
+                driver.send(stream, payload, seen=self.delivered)
             except ValueError as error:
                 log.warning("dropped what a client said on %s: %s", _NAMES[channel], error)
             driver = self._driver

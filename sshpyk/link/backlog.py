@@ -7,11 +7,11 @@ here; ``sshpyk.agent.spool`` has the implementation.
 
 from __future__ import annotations
 
-from typing import Callable, NamedTuple, Protocol, Union
+from typing import Callable, NamedTuple, Protocol, Sequence, Union
 
 
 class Stored(Protocol):
-    """A payload that is not in memory."""
+    """A payload that is not in one piece, or not in memory."""
 
     def __len__(self) -> int: ...
 
@@ -20,6 +20,33 @@ class Stored(Protocol):
 
 
 Payload = Union[bytes, Stored]
+
+
+class Joined:
+    """Buffers that are one payload, without a copy of what may be large."""
+
+    def __init__(self, buffers: Sequence[bytes | memoryview]) -> None:
+        self.buffers = list(buffers)
+        self._size_bytes = sum(map(len, self.buffers))
+
+    def __len__(self) -> int:
+        return self._size_bytes
+
+    def __bytes__(self) -> bytes:
+        return b"".join(self.buffers)
+
+    def read(self, offset: int, size_bytes: int) -> bytes:
+        """Return a piece of it."""
+        pieces = []
+        for buffer in self.buffers:
+            if size_bytes <= 0:
+                break
+            if offset < len(buffer):
+                piece = buffer[offset : offset + size_bytes]
+                pieces.append(piece)
+                size_bytes -= len(piece)
+            offset = max(0, offset - len(buffer))
+        return b"".join(pieces)
 
 
 class Unnumbered(NamedTuple):

@@ -7,7 +7,7 @@ continue from the byte that the peer said it expects.
 
 from __future__ import annotations
 
-from sshpyk.link.backlog import Backlog, MakeBacklog
+from sshpyk.link.backlog import Backlog, MakeBacklog, Payload
 from sshpyk.link.frames import FLAG_LAST_CHUNK, Ack, Data, Hello, LinkProtocolError, Position
 from sshpyk.link.stream import CREDIT_WINDOW_BYTES, Chunk, Message, Receiver, Sender, Taken
 
@@ -99,7 +99,7 @@ class Link:
         """Whether both directions of a stream have ended and its state is gone."""
         return number in self._over
 
-    def send(self, number: int, payload: bytes, *, seen: int | None = None) -> int:
+    def send(self, number: int, payload: Payload, *, seen: int | None = None) -> int:
         """Queue a message on a stream and return its place; it is kept until the peer has taken it.
 
         ``seen`` is what it says its sender had seen: by default what was consumed of this stream.

@@ -16,9 +16,10 @@ their number when they enter the sender's own queue, after they came back from t
 from __future__ import annotations
 
 from collections import deque
+from io import BytesIO
 from typing import NamedTuple, Union
 
-from sshpyk.link.backlog import Backlog, Unnumbered
+from sshpyk.link.backlog import Backlog, Payload, Unnumbered
 from sshpyk.link.frames import (
     FLAG_END,
     FLAG_LAST_CHUNK,
@@ -93,7 +94,7 @@ class Sender:
         self._credit = CREDIT_WINDOW_BYTES
         self.acked_seq = 0
 
-    def push(self, payload: bytes, seen: int, *, end: bool = False) -> int:
+    def push(self, payload: Payload, seen: int, *, end: bool = False) -> int:
         """Queue a message and return its place; ``end`` makes it the last one.
 
         The place counts what was pushed before; a number counts what the peer gets.
@@ -284,7 +285,9 @@ class Receiver:
         self.ack_due = False
         self.consumed_seq = 0
         self._next_seq = 0
-        self._chunks: list[bytes] = []
+        # One chunk as it came; more grow in place: joining them would take their memory twice.
+        self._chunk = b""
+        self._chunks: BytesIO | None = None
         self._offset = 0
         self._start = 0  # bytes of all whole messages, consumed or not
         self.consumed_bytes = 0
@@ -309,7 +312,7 @@ class Receiver:
 
         The one after it may not know that the stream had ended, and end it once more.
         """
-        self._chunks = []
+        self._chunk, self._chunks = b"", None
         self._offset = 0
         self._deaf = self.ended
 
@@ -340,8 +343,7 @@ class Receiver:
             raise LinkProtocolError("stream %d: message too large" % self.stream)
         if self._start + self._offset > self._promised_credit:
             raise LinkProtocolError("stream %d: more than its credit" % self.stream)
-        if chunk:
-            self._chunks.append(chunk)
+        self._append(chunk)
         if data.flags & FLAG_LAST_CHUNK:
             message = self._complete(data)
             if not self._deaf:
@@ -350,10 +352,19 @@ class Receiver:
         self._note_credit()
         return None
 
+    def _append(self, chunk: bytes) -> None:
+        if not self._chunk:
+            self._chunk = chunk
+        elif chunk:
+            if self._chunks is None:
+                self._chunks = BytesIO()
+                self._chunks.write(self._chunk)
+            self._chunks.write(chunk)
+
     def _complete(self, data: Data) -> Message:
-        payload = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        payload = self._chunk if self._chunks is None else self._chunks.getvalue()
         start = self._start
-        self._chunks = []
+        self._chunk, self._chunks = b"", None
         self._offset = 0
         self._start += len(payload)
         self._next_seq += 1

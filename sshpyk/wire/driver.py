@@ -12,6 +12,7 @@ import logging
 from collections import deque
 from typing import Callable
 
+from sshpyk.link.backlog import Payload
 from sshpyk.link.connection import Broken, Event, Incompatible, PeerLeft, Resumed
 from sshpyk.link.link import Link
 from sshpyk.link.stream import Message
@@ -76,7 +77,7 @@ class LinkDriver:
         self.claim(stream, lambda message: True)
         self.finish(stream)
 
-    def send(self, stream: int, payload: bytes, *, seen: int | None = None) -> int:
+    def send(self, stream: int, payload: Payload, *, seen: int | None = None) -> int:
         """Queue a message and return its place; it arrives once, whatever happens to the connection.
 
         ``seen`` is what it says its sender had seen: by default what was consumed of this stream.

@@ -10,7 +10,10 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple, Sequence, Union
 
+from sshpyk.link.backlog import Joined, Payload
 from sshpyk.link.stream import MAX_MESSAGE_BYTES
+
+JOIN_BELOW_BYTES = 1024 * 1024
 
 SHELL, IOPUB, STDIN, CONTROL, EXITED = range(5)
 
@@ -31,11 +34,22 @@ def pack(channel: int, parts: Sequence[Part]) -> bytes:
 
     Raises ValueError for a message larger than the link carries.
     """
+    return b"".join(_buffers(channel, parts))
+
+
+def pack_large(channel: int, parts: Sequence[Part]) -> Payload:
+    """Return the same, raise the same; a large one as it is, not copied."""
+    if sum(map(len, parts)) < JOIN_BELOW_BYTES:
+        return pack(channel, parts)
+    return Joined(_buffers(channel, parts))
+
+
+def _buffers(channel: int, parts: Sequence[Part]) -> list[Part]:
     lengths = [len(part) for part in parts]
     if sum(lengths) + 8 * len(parts) + _HEAD.size > MAX_MESSAGE_BYTES:
         raise ValueError("a message of %d bytes is more than the link carries" % sum(lengths))
     sizes = struct.pack(">%dQ" % len(parts), *lengths)
-    return b"".join([_HEAD.pack(channel, len(parts)), sizes, *parts])
+    return [_HEAD.pack(channel, len(parts)), sizes, *parts]
 
 
 def unpack(payload: bytes) -> ChannelMessage:

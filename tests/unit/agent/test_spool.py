@@ -16,7 +16,7 @@ from sshpyk.agent import segments as segments_module
 from sshpyk.agent import spool as spool_module
 from sshpyk.agent.segments import MESSAGE_COST_BYTES, FileSegment, Gap
 from sshpyk.agent.spool import Limits, Spool, StreamBacklog
-from sshpyk.link.backlog import Unnumbered
+from sshpyk.link.backlog import Joined, Unnumbered
 from sshpyk.link.frames import Ack, Data
 from sshpyk.link.stream import Receiver, Sender
 
@@ -33,11 +33,10 @@ class Policy:
     """Messages of lines ``parent:text`` that begin with ``t`` may go: each is one line."""
 
     def gap_for(self, message: Unnumbered) -> Gap | None:
-        assert isinstance(message.payload, bytes)
-        if not message.payload.startswith(b"t"):
+        payload = bytes(message.payload)  # type: ignore[arg-type]
+        if not payload.startswith(b"t"):
             return None
-        parent = message.payload[:2]
-        return Gap(message.place, message.seen, parent, 1, len(message.payload))
+        return Gap(message.place, message.seen, payload[:2], 1, len(payload))
 
     def notice(self, gap: Gap) -> bytes:
         return b"gap %s %d %d" % (gap.parent_header, gap.lines, gap.size_bytes)
@@ -323,6 +322,29 @@ def test_a_large_message_is_read_piece_by_piece_and_its_file_lives_until_it_is_a
     assert [one.payload for one in messages if one] == [large, kept(1)]
     bench.acknowledge()
     assert bench.sender.drained
+
+
+@pytest.mark.parametrize("parts", [3, 200])
+def test_a_payload_in_pieces_is_stored_and_sent_as_if_it_were_one(bench: Bench, parts: int):
+    whole = bytes(range(256)) * 10
+    size = len(whole) // parts + 1
+    pieces = [memoryview(whole)[at : at + size] for at in range(0, len(whole), size)]
+    for _ in range(6):
+        bench.sender.push(Joined(pieces), 0)
+    assert bench.spool.files
+    bench.send()
+    assert bench.got == [whole] * 6
+    bench.acknowledge()
+    assert bench.spool.memory_bytes == 0
+
+
+@settings(deadline=None)
+@given(st.lists(st.binary(max_size=20), max_size=6), st.integers(0, 130), st.integers(0, 130))
+def test_a_piece_of_pieces_is_that_of_the_whole(pieces: list[bytes], offset: int, size: int):
+    payload, whole = Joined(pieces), b"".join(pieces)
+    assert len(payload) == len(whole)
+    assert bytes(payload) == whole
+    assert payload.read(offset, size) == whole[offset : offset + size]
 
 
 def test_a_link_given_up_leaves_no_file_open(tmp_path: Path):
