@@ -62,6 +62,8 @@ class KernelChannels:
         self.intercept: Callable[[int, int, list[bytes]], bool] = lambda channel, seen, parts: False
         # Sees what goes to the clients on the main stream: channel, number, parts.
         self.on_published: Callable[[int, int, Sequence[bytes]], None] = lambda *_: None
+        # May publish what is to be said after a dead kernel's own last words; gets its exit status.
+        self.on_last_words: Callable[[int], None] = lambda status: None
 
     # Start
 
@@ -223,6 +225,7 @@ class KernelChannels:
                 kernel_socket.drain()
         self._drop_iopub()
         self._pass_held()
+        self.on_last_words(status)
         self._driver.send(self._streams.main, kernel_messages.pack_exit(status))
         self.close()
 

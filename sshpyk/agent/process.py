@@ -52,6 +52,7 @@ class KernelProcess:
         self.spec = spec
         self.info = info
         self.log_path = log_path
+        self.killed_by_us = False  # SIGKILL was asked for
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -98,6 +99,7 @@ class KernelProcess:
     def signal(self, number: int) -> None:
         """Send a signal to the kernel and its children, as a local Jupyter does."""
         if self.poll() is None:
+            self.killed_by_us = self.killed_by_us or number == signal.SIGKILL
             self._signal_group(number)
 
     def end_children(self) -> None:

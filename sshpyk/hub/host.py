@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from sshpyk.errors import HubError, LinkLost, SshpykError, Unreachable
-from sshpyk.hub.dial import SshProcess, dial
+from sshpyk.hub.dial import Phase, SshProcess, dial
 from sshpyk.hub.outage import Outage
 from sshpyk.link.connection import SUSPECT_AFTER_S, Connection
 from sshpyk.link.link import Link
@@ -106,6 +106,11 @@ class HostLink:
     def is_up(self) -> bool:
         """Whether a connection carries the link now."""
         return self.state is LinkState.UP
+
+    @property
+    def is_connecting(self) -> bool:
+        """Whether ssh is at work and nothing of ours runs on the host yet."""
+        return not self.is_up and self.phase.startswith(Phase.CONNECT.value)
 
     def new_streams(self, count: int) -> list[int]:
         """Return fresh stream numbers; odd ones are the client's."""

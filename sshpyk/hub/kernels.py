@@ -18,6 +18,7 @@ from typing import Any
 import zmq
 
 from sshpyk.errors import HubError, KernelError, LaunchTimeout, SshpykError
+from sshpyk.hub.dial import silence_advice
 from sshpyk.hub.endpoints import Endpoints
 from sshpyk.hub.host import HostLink
 
@@ -120,11 +121,17 @@ class Kernels:
             raise
         finally:
             starting.cancel()
-        raise LaunchTimeout(
-            f"the kernel was not ready within {request.launch_timeout_s:g} s",
+        raise self._timed_out(request.launch_timeout_s)
+
+    def _timed_out(self, timeout_s: float) -> LaunchTimeout:
+        advice = "raise launch_timeout: sshpyk edit --kernel-name … --launch-timeout SECONDS"
+        if self._host.is_connecting:
+            advice = f"{silence_advice(self._host.target)}; or {advice}"
+        return LaunchTimeout(
+            f"the kernel was not ready within {timeout_s:g} s",
             host=self._host.target.host,
             phase=self._host.phase,
-            advice="raise launch_timeout: sshpyk edit --kernel-name … --launch-timeout SECONDS",
+            advice=advice,
         )
 
     async def _launch(self, kernel_id: str, request: LaunchRequest) -> HubKernel:
