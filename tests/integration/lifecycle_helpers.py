@@ -127,8 +127,10 @@ def hub_of(lab: Lab, host: str, config: Path, more_config: str = "") -> Iterator
     """Make a config that is the user's, preceded by ``more_config``; check in the end that all left."""
     config.write_text(f"{more_config}\n{USER_CONFIG.read_text()}")
     hub = OwnHub(lab, host, config)
-    yield hub
-    hub.leave()
+    try:
+        yield hub
+    finally:
+        hub.leave()
     eventually(lambda: not hub.processes(), "end of the hub and its ssh")
 
 
