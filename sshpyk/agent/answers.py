@@ -11,6 +11,7 @@ from collections import deque
 from typing import Any, Sequence
 
 from sshpyk.agent.channels import KernelChannels
+from sshpyk.agent.memory import oom_kills
 from sshpyk.agent.process import KernelProcess
 from sshpyk.agent.seen import ClientView, Verdict
 from sshpyk.wire.clock import now_s
@@ -20,6 +21,13 @@ from sshpyk.wire.kernel_messages import CONTROL, IOPUB, SHELL
 _TOO_LATE = (
     "sshpyk: an interrupt arrived too late for the cell that it was meant for and was not applied to "
     "this one; interrupt again to stop this cell\n"
+)
+_OUT_OF_MEMORY = (
+    "sshpyk: the kernel was killed by SIGKILL while the host's out-of-memory killer was at work\n"
+)
+_KILLED = (
+    "sshpyk: the kernel was killed by SIGKILL, and not by sshpyk; on a host that is often the "
+    "out-of-memory killer, or the limits of a batch system\n"
 )
 
 _REMEMBERED_INTERRUPTS = 4096
@@ -37,7 +45,9 @@ class Answers:
         self._signer = Signer(process.info["key"], process.info["signature_scheme"])
         self._view = ClientView()
         self._interrupts: deque[bytes] = deque(maxlen=_REMEMBERED_INTERRUPTS)
+        self._oom_kills = oom_kills()
         channels.intercept = self.intercept
+        channels.on_last_words = self._explain
         channels.on_published = lambda channel, number, parts: self._view.published(
             channel, number, parts, now_s()
         )
@@ -65,6 +75,23 @@ class Answers:
     def inject(self, msg_type: str, content: dict[str, Any]) -> None:
         """Send a control request of our own to the kernel."""
         self._channels.inject(self._signer.message(msg_type, content))
+
+    def note_alive(self) -> None:
+        """Remember how the host is while the kernel lives; called every few seconds."""
+        self._oom_kills = oom_kills()
+
+    def _explain(self, status: int) -> None:
+        """Say what is known about a SIGKILL that was none of ours, in the cell that it ended."""
+        if status != -signal.SIGKILL or self._process.killed_by_us:
+            return
+        text = _OUT_OF_MEMORY if oom_kills() != self._oom_kills else _KILLED
+        log.warning("%s", text.rstrip())
+        self._tell_cell(text)
+
+    def _tell_cell(self, text: str) -> None:
+        if self._view.running is not None:
+            content = {"name": "stderr", "text": text}
+            self._publish("stream", content, self._view.running, [b"stream.stderr"])
 
     @property
     def _by_message(self) -> bool:
@@ -101,9 +128,8 @@ class Answers:
         if self._view.judge_interrupt(seen, now_s()) is Verdict.TAKE:
             return True
         log.info("an interrupt came too late, or twice")
-        if self._view.is_late(seen, now_s()) and self._view.running is not None:
-            text = {"name": "stderr", "text": _TOO_LATE}
-            self._publish("stream", text, self._view.running, [b"stream.stderr"])
+        if self._view.is_late(seen, now_s()):
+            self._tell_cell(_TOO_LATE)
         return False
 
     def _abort(self, parts: Sequence[bytes]) -> None:

@@ -75,6 +75,8 @@ class KernelChannels:
         self.on_asked: Callable[[list[bytes]], None] = lambda parts: None
         self.on_answered: Callable[[list[bytes]], None] = lambda parts: None
         self.on_own_answer: Callable[[], None] = lambda: None  # on shell, to what we injected
+        # May publish what is to be said after a dead kernel's own last words; gets its exit status.
+        self.on_last_words: Callable[[int], None] = lambda status: None
 
     # Start
 
@@ -288,6 +290,7 @@ class KernelChannels:
                 kernel_socket.drain()
         self._drop_iopub()
         self._pass_held()
+        self.on_last_words(status)
         self._driver.send(self._streams.main, kernel_messages.pack_exit(status))
         self.close()
 

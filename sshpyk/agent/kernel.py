@@ -153,6 +153,7 @@ class Kernel:
             return False
         status = self.process.poll()
         if status is None:
+            self._answers.note_alive()
             return True
         was_running = self.state is KernelState.RUNNING
         self.state = KernelState.ENDED

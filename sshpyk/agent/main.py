@@ -15,6 +15,7 @@ import re
 import shutil
 import signal
 import socket
+import tempfile
 
 from sshpyk.agent.process import KernelProcess
 from sshpyk.agent.record import KernelRecord, boot_id, records
@@ -50,9 +51,15 @@ def state_folder() -> str:
         with contextlib.suppress(OSError):
             os.makedirs(folder, mode=0o700, exist_ok=True)
             os.makedirs(os.path.join(folder, "kernels"), mode=0o700, exist_ok=True)
-            if os.access(folder, os.W_OK):
-                return folder
+            _write_something(folder)
+            return folder
     raise OSError("no folder to write to: neither under the home folder nor under /tmp")
+
+
+def _write_something(folder: str) -> None:
+    """Raise OSError for a folder that takes no file: read-only, or full, or over quota."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(bytes(4096))
 
 
 class _HeldLink:

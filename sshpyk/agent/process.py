@@ -95,6 +95,7 @@ class KernelProcess:
         self.spec = spec
         self.info = info
         self.log_path = log_path
+        self.killed_by_us = False  # SIGKILL was asked for
         self.folder = folder
         self._process: subprocess.Popen[bytes] | AdoptedProcess | None = None
 
@@ -153,6 +154,7 @@ class KernelProcess:
     def signal(self, number: int) -> None:
         """Send a signal to the kernel and its children, as a local Jupyter does."""
         if self.poll() is None:
+            self.killed_by_us = self.killed_by_us or number == signal.SIGKILL
             self._signal_group(number)
 
     def end_children(self) -> None:

@@ -44,6 +44,14 @@ _FIRST_WORDS = (
 log = logging.getLogger(__name__)
 
 
+def silence_advice(target: SshTarget) -> str:
+    """Return what to do about a host that says nothing: whether it or its login shell, we cannot see."""
+    return (
+        "a startup file of the login shell (.bashrc, .profile, .cshrc) may hang or read its input, or "
+        f"the host may not answer; try it by hand: {target.typed} true"
+    )
+
+
 class Phase(enum.Enum):
     """What was being done when something failed; the words that a user reads."""
 
@@ -276,13 +284,12 @@ class _Attempt:
 
     def timed_out(self) -> Unreachable:
         """Return the error for a connection that came to nothing in time."""
-        advice = f"try it by hand: {self._target.typed}"
-        if self._phase is Phase.CONNECT and self._received:
-            advice = "a startup file of the login shell may be waiting for input; " + advice
+        connecting = self._phase is Phase.CONNECT
+        by_hand = f"try it by hand: {self._target.typed}"
         return Unreachable(
             f"no answer within {self.deadline_s:.0f} s",
             host=self._target.host,
             phase=self._phase.value,
             said=self._ssh.stderr_tail or self._received[-500:].decode("utf-8", "replace"),
-            advice=advice,
+            advice=silence_advice(self._target) if connecting else by_hand,
         )

@@ -146,6 +146,11 @@ class HostLink:
         """Whether a connection carries the link now."""
         return self.state is LinkState.UP
 
+    @property
+    def is_connecting(self) -> bool:
+        """Whether ssh is at work and nothing of ours runs on the host yet."""
+        return not self.is_up and self.phase.startswith(Phase.CONNECT.value)
+
     def new_streams(self, count: int) -> list[int]:
         """Return fresh stream numbers; odd ones are the client's."""
         numbers = [self._next_stream + 2 * place for place in range(count)]

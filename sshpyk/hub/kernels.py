@@ -18,6 +18,7 @@ from typing import Any
 import zmq
 
 from sshpyk.errors import HubError, KernelError, LaunchTimeout, SshpykError
+from sshpyk.hub.dial import silence_advice
 from sshpyk.hub.endpoints import Endpoints
 from sshpyk.hub.host import HostLink
 from sshpyk.hub.replay import IopubLimits
@@ -162,6 +163,8 @@ class Kernels:
         away_s = self._host.outage.duration_s
         phase = self._host.phase
         advice = "raise launch_timeout: sshpyk edit --kernel-name … --launch-timeout SECONDS"
+        if away_s is None and self._host.is_connecting:
+            advice = f"{silence_advice(self._host.target)}; or {advice}"
         if away_s is not None:
             phase = f"waiting for the connection, which has been down for {away_s:.0f} s"
             advice = "sshpyk goes on connecting; start or restart the kernel when it is back"

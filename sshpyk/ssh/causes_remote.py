@@ -30,6 +30,14 @@ REMOTE = (
         exits=NOT_RUNNABLE | CSH,
     ),
     row(
+        "broken interpreter",
+        RemoteShellFailed,
+        r"(?:Fatal Python error: |: error while loading shared libraries: )(?P<why>.+)$",
+        "the interpreter on the host does not start: {why}",
+        "repair it, or name another one with --remote-python",
+        exits=NOT_RUNNABLE | CSH,
+    ),
+    row(
         "not executable",
         RemoteShellFailed,
         r"(?:[Pp]ermission denied: (?P<a>.+)|(?:^|: )(?P<b>[^:\n]+): (?:cannot execute.*"

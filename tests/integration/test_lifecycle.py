@@ -188,7 +188,7 @@ PID = "__import__('os').getpid()"
 @pytest.mark.parametrize(
     ("kind", "when"), [("async", "early"), ("async", "stable"), ("sync", "early")]
 )
-def test_autorestart_after_death_keeps_ports_and_clients(
+def test_f19_autorestart_once_after_death_keeps_ports_and_clients(
     lab: Lab, add_kernel: AddKernel, host_alias: str, kind: str, when: str
 ) -> None:
     async def scenario() -> None:
@@ -210,7 +210,9 @@ def test_autorestart_after_death_keeps_ports_and_clients(
     asyncio.run(scenario())
 
 
-def test_autorestart_with_new_ports(lab: Lab, add_kernel: AddKernel, host_alias: str) -> None:
+def test_f18_autorestart_once_with_new_ports(
+    lab: Lab, add_kernel: AddKernel, host_alias: str
+) -> None:
     """So it goes where ports are not kept for a kernel: a client must look into the file again."""
 
     async def scenario() -> None:
@@ -222,6 +224,7 @@ def test_autorestart_with_new_ports(lab: Lab, add_kernel: AddKernel, host_alias:
             await eventually_async(lambda: manager.ports not in (ports, [0] * 5), "new ports")
             async with client_of(manager) as later:
                 assert await value_of(later, "6 * 7") == "42"
+            assert words == ["restart"]
 
     asyncio.run(scenario())
 
@@ -264,11 +267,11 @@ def test_term_of_stand_in_shuts_down_and_exits_as_the_kernel(
 
 LAST_WORDS = "".join(f"last line {number}\n" for number in range(200))
 ENDS = {
-    "exit-0": ("os._exit(0)", 0),
-    "exit-3": ("os._exit(3)", 3),
-    "kill": ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
-    "abort": ("os.abort()", -signal.SIGABRT),
-    "segfault": ("ctypes.string_at(0)", -signal.SIGSEGV),
+    "f18-exit-0": ("os._exit(0)", 0),
+    "f18-exit-3": ("os._exit(3)", 3),
+    "f19-kill": ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
+    "f19-abort": ("os.abort()", -signal.SIGABRT),
+    "f19-segfault": ("ctypes.string_at(0)", -signal.SIGSEGV),
 }
 each_end = pytest.mark.parametrize("end", ENDS)
 
@@ -348,7 +351,7 @@ time.sleep(600)
 """
 
 
-def test_killed_server_ends_its_kernels_and_their_children(
+def test_f15_killed_server_ends_its_kernels_and_their_children(
     lab: Lab, add_kernel: AddKernel, host_alias: str, tmp_path: Path
 ) -> None:
     environment, mark = new_environment()

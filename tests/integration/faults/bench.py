@@ -183,13 +183,13 @@ def assert_exact(recorder: Recorder, control: Recorder) -> None:
 
 
 @contextlib.contextmanager
-def own_account(lab: Lab) -> Iterator[str]:
+def own_account(lab: Lab, *, shell: str = "/bin/bash") -> Iterator[str]:
     """Make an account on the remote that logs in as ours does, and so has an agent of its own.
 
     In the end nothing may run there; the account goes, with all that it owns.
     """
     name = f"t{uuid.uuid4().hex[:8]}"
-    script = f"""useradd --create-home --shell /bin/bash {name}
+    script = f"""useradd --create-home --shell {shell} {name}
         install -d -o {name} -g {name} -m 700 /home/{name}/.ssh
         install -o {name} -g {name} -m 600 /home/{USER}/.ssh/authorized_keys /home/{name}/.ssh/"""
     lab.remote.run(f"set -e; {script}", user="root")

@@ -137,10 +137,22 @@ async def test_last_output_of_a_kernel_that_kills_itself_arrives_before_its_stat
             "sys.stdout.flush(); time.sleep(0.5); os.kill(os.getpid(), 9)"
         )
         assert await bench.ended() == -signal.SIGKILL
-        said = "".join(content["text"] for content in bench.heard(IOPUB, "stream"))
-        assert said == "".join(f"{i}\n" for i in range(50))
+        said = [content for content in bench.heard(IOPUB, "stream") if content["name"] == "stdout"]
+        assert "".join(content["text"] for content in said) == "".join(f"{i}\n" for i in range(50))
+        assert "often the out-of-memory killer" in bench.heard(IOPUB, "stream")[-1]["text"]
         bench.close_streams()
         await until(bench.nothing_is_left)
+
+
+@in_loop
+async def test_a_kernel_that_we_were_asked_to_kill_is_no_riddle(short_folder: Path):
+    async with service_bench(short_folder) as bench:
+        await bench.start()
+        bench.execute("import time\nprint('begun', flush=True)\ntime.sleep(60)")
+        await until(lambda: bench.heard(IOPUB, "stream"))
+        await bench.rpc.call("signal", kernel_id=KERNEL_ID, signal=int(signal.SIGKILL))
+        assert await bench.ended() == -signal.SIGKILL
+        assert [content["name"] for content in bench.heard(IOPUB, "stream")] == ["stdout"]
 
 
 @in_loop

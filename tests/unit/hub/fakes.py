@@ -217,6 +217,10 @@ class FakeHost:
         return numbers
 
     @property
+    def is_connecting(self) -> bool:
+        return self.phase.startswith("connecting")
+
+    @property
     def is_up(self) -> bool:
         return self.state is LinkState.UP
 

@@ -193,6 +193,7 @@ async def test_timeout_while_dialing_names_that_phase_and_starts_nothing(short_f
         with pytest.raises(LaunchTimeout) as caught:
             await made.kernels.launch(made.request(launch_timeout_s=0.1))
         assert caught.value.phase.startswith("connecting with ssh")
+        assert ".bashrc" in caught.value.advice
         await until(made.nothing_is_left)
         assert made.agent.asked == []
 

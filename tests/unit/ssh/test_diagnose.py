@@ -380,6 +380,23 @@ SAMPLES = [
         "the host has no py",
         127,
     ),
+    Sample(
+        "broken python",
+        "/opt/py/bin/python: error while loading shared libraries: libpython3.12.so.1.0: cannot "
+        "open shared object file: No such file or directory\n",
+        RemoteShellFailed,
+        "the interpreter on the host does not start: libpython3.12.so.1.0: cannot open",
+        127,
+    ),
+    Sample(
+        "python without its library",
+        "Fatal Python error: init_fs_encoding: failed to get the Python codec of the filesystem "
+        "encoding\nPython runtime state: core initialized\n"
+        "ModuleNotFoundError: No module named 'encodings'\n",
+        RemoteShellFailed,
+        "the interpreter on the host does not start: init_fs_encoding",
+        1,
+    ),
     Sample("dash", "sh: 1: /no/such: not found\n", RemoteShellFailed, "no /no/such", 127),
     Sample("busybox", "sh: nosuchpy: not found\n", RemoteShellFailed, "has no nosuchpy", 127),
     Sample("zsh", "zsh:1: command not found: nosuchpy\n", RemoteShellFailed, "no nosuchpy", 127),
