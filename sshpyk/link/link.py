@@ -155,6 +155,11 @@ class Link:
             restarted=self._restarted,
         )
 
+    def mark_replay(self) -> None:
+        """What is queued now has waited for the line."""
+        for stream in self._streams.values():
+            stream.sender.mark_replay()
+
     def peer_restarted(self) -> None:
         """The peer's process was replaced: what it was in the middle of sending will not be finished."""
         for stream in self._streams.values():
