@@ -26,6 +26,7 @@ from sshpyk.link.stream import Message
 
 PING_IDLE_S = 10.0  # a quiet connection is asked this often
 PING_WAITING_S = 2.0  # ... and so soon while something is unacknowledged, or once after DATA
+STALL_S = 1.0  # nothing received for so long after a question: what comes then is a replay
 SUSPECT_AFTER_S = 5.0  # nothing received for so long after a question: dial another one
 
 
@@ -97,6 +98,7 @@ class Connection:
         self._progress_bytes = 0
         self.last_received_s: float | None = None
         self._ping_sent_s: float | None = None
+        self._catching_up = False
         self._ping_token = 0
         self._data_since_question = False  # a kernel that was printing may have more to say
         self._hello_received = False
@@ -165,12 +167,25 @@ class Connection:
         """
         if self.state in (State.FENCED, State.CLOSED):
             return []
+        self._note_stall(now_s)
         self.last_received_s = now_s
         try:
             received = self._reader.feed(data)
         except LinkProtocolError as error:
             return [self._break(error)]
         return self._handle(received, now_s)
+
+    def _note_stall(self, now_s: float) -> None:
+        """Notice the end of an outage that this very connection has survived.
+
+        What the peer sends before its PONG had waited in the line; what we have queued waited here.
+        """
+        asked_s, heard_s = self._ping_sent_s, self.last_received_s
+        if asked_s is None or heard_s is None or now_s - max(asked_s, heard_s) < STALL_S:
+            return
+        self._catching_up = True
+        if self._link is not None:
+            self._link.mark_replay()
 
     def _break(self, error: LinkProtocolError) -> Event:
         self.state = State.CLOSED
@@ -226,7 +241,10 @@ class Connection:
     def _on_data(self, data: frames.Data, now_s: float) -> Event | None:
         self._received_bytes += len(data.chunk)
         self._data_since_question = True
-        return self._attached_link().receive_data(data)
+        message = self._attached_link().receive_data(data)
+        if message is not None and self._catching_up:
+            return message._replace(replayed=True)
+        return message
 
     def _on_ack(self, ack: frames.Ack, now_s: float) -> None:
         self._attached_link().receive_ack(ack)
@@ -242,6 +260,7 @@ class Connection:
         if self._ping_sent_s is not None and pong.token == self._ping_token:
             self._pacing.measured_round_trip(now_s - self._ping_sent_s)
             self._ping_sent_s = None
+            self._catching_up = False
             if self._link is not None:
                 self._link.restart_known()  # our HELLO went before every question
 

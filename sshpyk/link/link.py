@@ -198,6 +198,11 @@ class Link:
             boot_id=self.boot_id,
         )
 
+    def mark_replay(self) -> None:
+        """What is queued now has waited for the line."""
+        for stream in self._streams.values():
+            stream.sender.mark_replay()
+
     def peer_restarted(self) -> None:
         """The peer's process was replaced: what it was in the middle of sending will not be finished."""
         for stream in self._streams.values():

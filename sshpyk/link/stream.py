@@ -273,6 +273,10 @@ class Sender:
         while self._waiting and self._waiting[0].seq < seq:
             self._sent.append(self._waiting.popleft())
         self._offset = offset
+        self.mark_replay()
+
+    def mark_replay(self) -> None:
+        """Mark what is queued: it has waited for the line."""
         self._replay_below = self._pushed
 
 

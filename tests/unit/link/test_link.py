@@ -389,3 +389,28 @@ def test_f51_ends_without_a_common_version_both_learn_it(monkeypatch: pytest.Mon
     hub = Connection.initiate(Link("ab" * 16), 5)
     assert hub.receive_data(answer, 0.0) == [Incompatible((1,))]
     assert hub.state is State.CLOSED
+
+
+def test_what_a_connection_brings_after_a_stall_is_a_replay_until_its_pong():
+    pair = Pair()
+    pair.connect()
+    pair.settle()
+    pair.agent.link.open(1)
+    pair.agent.link.send(1, b"live")
+    pair.settle()
+    pair.now += 11
+    for end in (pair.hub, pair.agent):
+        assert end.connection is not None
+        end.connection.tick(pair.now)
+    for payload in (b"a", b"b"):
+        pair.agent.link.send(1, payload)
+    pair.now += 4
+    pair.settle()
+    pair.agent.link.send(1, b"live again")
+    pair.settle()
+    assert [(m.payload, m.replayed) for m in pair.hub.handed if not m.end] == [
+        (b"live", False),
+        (b"a", True),
+        (b"b", True),
+        (b"live again", False),
+    ]
