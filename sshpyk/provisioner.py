@@ -20,6 +20,7 @@ from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.manager import KernelManager
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from tornado.web import HTTPError
+from traitlets.config import Application
 
 from sshpyk.errors import HubError, SshpykError, error_from_record
 from sshpyk.iopub_limits import iopub_limits
@@ -110,6 +111,8 @@ class SSHKernelProvisioner(LocalProvisioner):
             kwargs.update(pass_fds=[fd], cwd=None)
             info = await super().launch_kernel([*command, *self._label()], **kwargs)
             theirs.close()
+            # Without an application its log goes nowhere: the stand-in's stderr is read more likely.
+            record["logs_notices"] = Application.initialized()
             rest = await self._await_ready(ours, record)
             self._notices = Notices(ours, rest, self.log)
         except BaseException as error:

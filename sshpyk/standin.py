@@ -49,6 +49,7 @@ class Request:
         self.shutdown_timeout_s = float(record["shutdown_timeout_s"])
         self._report = report
         self._reported = False
+        self._logs_notices = bool(record.get("logs_notices"))
 
     def report(self, **outcome: Any) -> None:
         """Tell whoever started us how the launch went; an error after it goes to stderr."""
@@ -59,10 +60,11 @@ class Request:
         self._reported = True
 
     def notify(self, text: str) -> None:
-        """Say what a person should know: on stderr, and to the log of a Jupyter server."""
-        print(f"sshpyk: {text}", file=sys.stderr, flush=True)  # noqa: T201
-        if self._report is not None:
+        """Say what a person should know: in the log of a Jupyter application, else on stderr."""
+        if self._report is not None and self._logs_notices:
             self._send({"notice": text})
+        else:
+            print(f"sshpyk: {text}", file=sys.stderr, flush=True)  # noqa: T201
 
     def _send(self, record: dict[str, Any]) -> None:
         assert self._report is not None

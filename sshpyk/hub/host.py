@@ -151,6 +151,11 @@ class HostLink:
         """Whether ssh is at work and nothing of ours runs on the host yet."""
         return not self.is_up and self.phase.startswith(Phase.CONNECT.value)
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether the connection is there but has not answered lately."""
+        return self.is_up and self.outage.duration_s is not None
+
     def new_streams(self, count: int) -> list[int]:
         """Return fresh stream numbers; odd ones are the client's."""
         numbers = [self._next_stream + 2 * place for place in range(count)]

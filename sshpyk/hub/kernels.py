@@ -134,7 +134,9 @@ class Kernels:
                 "name": kernel.request.kernel_name,
                 "pid": kernel.ticket.pid,
                 "session": kernel.request.env.get("JPY_SESSION_NAME", ""),
-                "state": "alive" if self._host.is_up else "unreachable",
+                "state": "alive"
+                if self._host.is_up and not self._host.is_silent
+                else "unreachable",
             }
             for kernel in self._kernels.values()
         ]

@@ -26,7 +26,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sshpyk.errors import HubError, KernelError, SshpykError
-from sshpyk.hub.host import HostLink
+from sshpyk.hub.host import HostLink, LinkState
 from sshpyk.hub.kernels import HubKernel, Kernels, LaunchRequest, Outcome, Ticket
 from sshpyk.hub.login import serve_login
 
@@ -78,7 +78,8 @@ class Server:
             "pid": os.getpid(),
             "host": target.host,
             "ssh_config": target.ssh_config,
-            "link": self._host.state.value,
+            # A connection that has fallen silent is up for the dialling, not for people.
+            "link": LinkState.DIALING.value if self._host.is_silent else self._host.state.value,
             "reason": None if reason is None else reason.to_record(),
             "away_reason": outage.reason,
             "away_s": outage.duration_s,

@@ -122,11 +122,14 @@ class Stage:
         self.processes.append(process)
         return process
 
-    def provisioned(self, **more: Any) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    def provisioned(
+        self, *, logs_notices: bool = False, **more: Any
+    ) -> tuple[subprocess.Popen[bytes], socket.socket]:
         """Start it as the provisioner does; return the process and our end of the report."""
         ours, theirs = socket.socketpair()
         ours.settimeout(PATIENCE_S)
-        ours.sendall(json.dumps(RECORD).encode() + b"\n")
+        record = {**RECORD, "logs_notices": logs_notices}
+        ours.sendall(json.dumps(record).encode() + b"\n")
         words = ["--provisioner-fd", str(theirs.fileno()), "--kernel", "My Kernel (on gpu1)"]
         process = self.start(*words, pass_fds=[theirs.fileno()], **more)
         theirs.close()
@@ -253,14 +256,22 @@ def test_a_stop_during_the_launch_is_an_order_too(stage: Stage):
     assert process.wait(PATIENCE_S) == 1
 
 
-def test_notice_goes_to_stderr_and_to_the_provisioner(stage: Stage):
-    process, report = stage.provisioned()
+def test_notice_goes_to_the_log_of_an_application_while_that_listens(stage: Stage):
+    process, report = stage.provisioned(logs_notices=True)
     stage.hub.launch()
     stage.hub.say(event="ready", ticket=TICKET)
     assert json.loads(report.recv(65536)) == {"ready": True}
     stage.hub.say(event="notice", text="gpu1: away")
     assert json.loads(report.recv(65536)) == {"notice": "gpu1: away"}
-    report.close()
+    stage.hub.say(event="exited", status=0)
+    assert process.wait(PATIENCE_S) == 0
+    assert process.stderr
+    assert process.stderr.read() == b""
+
+
+def test_notice_goes_to_stderr_where_no_application_logs(stage: Stage):
+    process = stage.ready()
+    stage.hub.say(event="notice", text="gpu1: away")
     stage.hub.say(event="notice", text="gpu1: back")
     stage.hub.say(event="exited", status=0)
     assert process.wait(PATIENCE_S) == 0

@@ -224,6 +224,10 @@ class FakeHost:
     def is_up(self) -> bool:
         return self.state is LinkState.UP
 
+    @property
+    def is_silent(self) -> bool:
+        return self.is_up and self.outage.duration_s is not None
+
     async def bring_up(self, python: str) -> None:
         self.phase = "connecting with ssh: gpu1"
         await self.may_come_up.wait()

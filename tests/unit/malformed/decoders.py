@@ -176,6 +176,7 @@ class _Host:
         value = "up"
 
     reason = None
+    is_silent = False
     outage = Outage("gpu1", lambda text: None)
 
 
