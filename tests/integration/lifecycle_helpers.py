@@ -293,7 +293,9 @@ def outcome_of(
     outcome = Outcome({})
     while True:
         message = client.get_iopub_msg(timeout=timeout_s)
-        if message["parent_header"].get("msg_id") == msg_id:
+        parent = message["parent_header"]
+        # A manager and its clients count their messages apart, in one session: ids meet.
+        if parent.get("msg_id") == msg_id and parent["msg_type"] != "interrupt_request":
             outcome.iopub.append(message)
             if message["content"].get("execution_state") == "idle":
                 break
