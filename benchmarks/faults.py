@@ -71,14 +71,14 @@ class Figures:
 class Bench:
     """A kernel on the host behind the proxy."""
 
-    def __init__(self, host: Host, proxy: FaultProxy) -> None:
+    def __init__(self, host: Host, proxy: FaultProxy, direct: list[str]) -> None:
         self.host = host
         self.proxy = proxy
+        self.direct = direct  # the ssh command that does not pass the proxy
         subject = add_subject(host)
         assert subject.target is not None
         self.target: SshTarget = subject.target
         self._manager = KernelManager(kernel_name=subject.kernel_name)
-        self._direct: list[str] = []
 
     def __enter__(self) -> Bench:
         stop_hub(self.target)
@@ -98,11 +98,12 @@ class Bench:
         """Begin to print; return when the kernel has begun."""
         code = _PRINTING.format(lines=lines, size=LINE_BYTES, wait_s=wait_s)
         request: str = self.client.execute(code)
-        while "begun" not in self._next_iopub(request)["content"].get("text", ""):
+        while "begun" not in self.next_iopub(request)["content"].get("text", ""):
             pass
         return request
 
-    def _next_iopub(self, request: str) -> dict[str, Any]:
+    def next_iopub(self, request: str) -> dict[str, Any]:
+        """Return the next message that the request brought."""
         while True:
             message: dict[str, Any] = self.client.get_iopub_msg(timeout=PATIENCE_S)
             if message["parent_header"].get("msg_id") == request:
@@ -112,7 +113,7 @@ class Bench:
         """Read all that the cell prints; return how many lines are there, each in its place."""
         text = []
         while True:
-            message = self._next_iopub(request)
+            message = self.next_iopub(request)
             if message["content"].get("execution_state") == "idle":
                 break
             text.append(message["content"].get("text", ""))
@@ -132,26 +133,25 @@ class Bench:
         words = dict(line.split(":", 1) for line in status.splitlines())
         return int(words["VmHWM"].split()[0]) * 1024 / 1e6
 
-    def agent(self, direct: list[str]) -> tuple[float, int]:
-        """Return the agent's peak memory and the processor time that it has used, in ticks.
-
-        ``direct`` is the ssh command that does not pass the proxy.
-        """
+    def agent(self) -> tuple[float, int]:
+        """Return the agent's peak memory and the processor time that it has used, in ticks."""
         script = f"{self.host.python} - <<'END'\n{_AGENT}\nEND"
-        said = subprocess.run([*direct, script], capture_output=True, text=True, check=True).stdout
+        said = subprocess.run(
+            [*self.direct, script], capture_output=True, text=True, check=True
+        ).stdout
         peaks = [line.split() for line in said.splitlines()]
         peak_kb, *ticks = max(peaks, key=lambda words: int(words[0]))
         return int(peak_kb) * 1024 / 1e6, sum(map(int, ticks))
 
 
-def in_an_outage(bench: Bench, direct: list[str], megabytes: int) -> Figures:
+def in_an_outage(bench: Bench, megabytes: int) -> Figures:
     """All of it is printed while nothing passes."""
     lines = megabytes * 1_000_000 // LINE_BYTES
     request = bench.printing(lines, wait_s=3)
     bench.proxy.pause()
     time.sleep(3)
     before = -10
-    while (now := bench.agent(direct)[1]) - before > 3:  # until the agent has read it
+    while (now := bench.agent()[1]) - before > 3:  # until the agent has read it
         before = now
         time.sleep(1)
     bench.proxy.resume()
@@ -159,10 +159,10 @@ def in_an_outage(bench: Bench, direct: list[str], megabytes: int) -> Figures:
     received = bench.received(request, lines)
     took_s = time.monotonic() - began_s
     title = f"{megabytes} MB during an outage"
-    return Figures(title, lines, received, took_s, bench.agent(direct)[0], bench.hub_mb())
+    return Figures(title, lines, received, took_s, bench.agent()[0], bench.hub_mb())
 
 
-def over_a_slow_line(bench: Bench, direct: list[str], lines: int) -> Figures:
+def over_a_slow_line(bench: Bench, lines: int) -> Figures:
     """Printed at full speed, over 1 MB/s."""
     bench.proxy.rate(1_000_000)
     request = bench.printing(lines, wait_s=0)
@@ -171,7 +171,7 @@ def over_a_slow_line(bench: Bench, direct: list[str], lines: int) -> Figures:
     took_s = time.monotonic() - began_s
     bench.proxy.rate(0)
     title = f"{lines} lines over 1 MB/s"
-    return Figures(title, lines, received, took_s, bench.agent(direct)[0], bench.hub_mb())
+    return Figures(title, lines, received, took_s, bench.agent()[0], bench.hub_mb())
 
 
 @contextlib.contextmanager
@@ -214,22 +214,28 @@ def table_of(figures: list[Figures]) -> Table:
     return table
 
 
+def parser(description: str) -> argparse.ArgumentParser:
+    """Return the options that name the host."""
+    made = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--host", metavar="ALIAS", help="a host of your ssh config; else loopback")
+    made.add_argument("--ssh-config", metavar="FILE", help="for ssh -F")
+    made.add_argument("--remote-python", default=sys.executable, metavar="PATH")
+    return made
+
+
 def main(words: list[str] | None = None) -> int:
     """Measure and show; return the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--host", metavar="ALIAS", help="a host of your ssh config; else loopback")
-    parser.add_argument("--ssh-config", metavar="FILE", help="for ssh -F")
-    parser.add_argument("--remote-python", default=sys.executable, metavar="PATH")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
-    options = parser.parse_args(sys.argv[1:] if words is None else words)
+    reader = parser(__doc__ or "")
+    reader.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
+    options = reader.parse_args(sys.argv[1:] if words is None else words)
     figures = []
     with private_jupyter(), host_behind_proxy(options) as (host, proxy, direct):
-        with Bench(host, proxy) as bench:
-            figures.append(in_an_outage(bench, direct, 100))
-        with Bench(host, proxy) as bench:
-            figures.append(over_a_slow_line(bench, direct, 20_000))
+        with Bench(host, proxy, direct) as bench:
+            figures.append(in_an_outage(bench, 100))
+        with Bench(host, proxy, direct) as bench:
+            figures.append(over_a_slow_line(bench, 20_000))
     Console().print(table_of(figures))
     print(f"load {os.getloadavg()[0]:.1f}")
     if options.json:
