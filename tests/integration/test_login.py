@@ -38,7 +38,8 @@ from tests.integration.kernels import (
 )
 from tests.integration.lifecycle_helpers import OwnHub, hub_of, outcome_of, own_hub, put
 from tests.integration.machines import Lab
-from tests.integration.test_resume import EXPECTED, LINES, PRINTING, kill_ssh, text_up_to
+from tests.integration.printing import EXPECTED, LINES, PRINTING, text_up_to
+from tests.integration.test_resume import kill_ssh
 
 PASSWORD = "lab-password"  # lab/Dockerfile
 CODE_SECRET = "JBSWY3DPEHPK3PXPJBSWY3DPEH"  # lab/google_authenticator

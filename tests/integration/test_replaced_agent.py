@@ -30,7 +30,8 @@ from tests.integration.kernels import (
 )
 from tests.integration.lifecycle_helpers import OwnHub, agents, outcome_of, own_hub
 from tests.integration.machines import Lab, Process
-from tests.integration.test_resume import EXPECTED, LINES, PRINTING, kill_ssh, text_up_to
+from tests.integration.printing import EXPECTED, LINES, PRINTING, text_up_to
+from tests.integration.test_resume import kill_ssh
 
 # They wait for each other, each in its worker.
 pytestmark = [pytest.mark.exclusive, pytest.mark.timeout(600)]

@@ -20,7 +20,7 @@ from tests.integration.kernels import (
 )
 from tests.integration.lifecycle_helpers import OwnHub, outcome_of, own_hub
 from tests.integration.machines import Lab
-from tests.integration.test_resume import EXPECTED, LINES, PRINTING, text_up_to
+from tests.integration.printing import EXPECTED, LINES, PRINTING, text_up_to
 
 
 def kill_hub(hub: OwnHub) -> None:
