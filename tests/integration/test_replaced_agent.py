@@ -33,8 +33,9 @@ from tests.integration.machines import Lab, Process
 from tests.integration.printing import EXPECTED, LINES, PRINTING, text_up_to
 from tests.integration.test_resume import kill_ssh
 
-# They wait for each other, each in its worker.
-pytestmark = [pytest.mark.exclusive, pytest.mark.timeout(600)]
+# They kill the one agent that all tests share, also under kernels that live for a whole class: not
+# beside others, so only when asked for.
+pytestmark = [pytest.mark.slow, pytest.mark.exclusive, pytest.mark.timeout(600)]
 
 NOTICE = re.compile(r"agent on \S+ was killed.* up to (\d+) s may be missing")
 LINE_S = 0.05  # between two lines of PRINTING
