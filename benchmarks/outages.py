@@ -39,7 +39,7 @@ for number in range({LINES}):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one scenario brought; ``down_s`` is for how long nothing could pass."""
+    """What one scenario brought, with the seconds from the line's return to the next line, and in all."""
 
     title: str
     received: int
