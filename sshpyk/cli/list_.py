@@ -6,9 +6,9 @@ import click
 
 from sshpyk import kernelspecs
 from sshpyk.cli import survey
-from sshpyk.cli.probe import Question
-from sshpyk.cli.remote import HostFindings, find_out
 from sshpyk.cli.results import KernelReport, Listing
+from sshpyk.doctor.hosts import HostFindings, find_out
+from sshpyk.doctor.probe import Question
 from sshpyk.errors import InvalidInput
 from sshpyk.kernelspecs import BrokenKernelspec, LocalKernelspec
 from sshpyk.ssh.command import SshTarget

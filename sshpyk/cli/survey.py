@@ -10,9 +10,9 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sshpyk.cli.probe import HostAnswer, Interpreter
-from sshpyk.cli.remote import HostFindings
 from sshpyk.cli.results import Item, KernelReport, Mark
+from sshpyk.doctor.hosts import HostFindings
+from sshpyk.doctor.probe import HostAnswer, Interpreter
 from sshpyk.errors import InvalidInput, SshpykError
 from sshpyk.kernelspecs import BrokenKernelspec, LocalKernelspec, RemoteKernel
 from sshpyk.ssh.command import find_ssh

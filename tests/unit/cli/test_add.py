@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from .conftest import LOCAL, config_of, put
+from tests.unit.fake_home import LOCAL, config_of, put
 
 Run = Callable[..., Result]
 Refused = Callable[..., str]

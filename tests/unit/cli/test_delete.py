@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from .conftest import LOCAL, put
+from tests.unit.fake_home import LOCAL, put
 
 Run = Callable[..., Result]
 Refused = Callable[..., str]

@@ -12,12 +12,12 @@ import pytest
 from click.testing import Result
 
 from sshpyk.cli import render
-from sshpyk.cli.remote import RemoteCheck, find_out
 from sshpyk.cli.results import Item, KernelReport, Listing, Mark
+from sshpyk.doctor.hosts import find_out
 from sshpyk.errors import SshpykError
 from sshpyk.ssh.command import SshTarget
-
-from .conftest import LOCAL, put
+from sshpyk.ssh.script import ScriptRunner
+from tests.unit.fake_home import LOCAL, put
 
 Run = Callable[..., Result]
 Add = Callable[..., Path]
@@ -221,13 +221,13 @@ def test_colours_are_for_terminals(
 
 
 def test_stop_ends_what_runs_and_what_would(home: Path) -> None:
-    check = RemoteCheck(timeout_s=50)
+    runner = ScriptRunner(timeout_s=50)
     target = SshTarget("slow", str(home / "bin" / "ssh"))
     errors: list[SshpykError] = []
 
     def ask() -> None:
         try:
-            check.check_host(target, [])
+            runner.run(target, "echo END", "END")
         except SshpykError as error:
             errors.append(error)
 
@@ -235,7 +235,7 @@ def test_stop_ends_what_runs_and_what_would(home: Path) -> None:
     thread.start()
     while not (home / "ssh.log").exists():
         time.sleep(0.01)
-    check.stop()
+    runner.stop()
     thread.join(5)
     assert not thread.is_alive()
     ask()

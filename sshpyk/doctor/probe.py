@@ -13,9 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-# The words after the host. Any login shell understands them.
-REMOTE_COMMAND = ("exec", "sh")
-
 
 @dataclass(frozen=True)
 class Question:
@@ -100,6 +97,11 @@ def _sh_word(path: str) -> str:
     return '"$HOME"/' + shlex.quote(path[2:]) if path.startswith("~/") else shlex.quote(path)
 
 
+def end_line(mark: str) -> str:
+    """Return the answer's last line."""
+    return f"{mark} end"
+
+
 def script_for(mark: str, questions: Iterable[Question]) -> str:
     """Return the sh script that answers ``questions``; ``mark`` is a random word."""
     names: dict[str, list[str]] = {}
@@ -119,13 +121,13 @@ def script_for(mark: str, questions: Iterable[Question]) -> str:
             f'elif [ -e "$p" ]; then echo {mark} failed {index} is not executable',
             f"else echo {mark} failed {index} was not found; fi",
         ]
-    return "\n".join([*lines, f"echo {mark} end", ""])
+    return "\n".join([*lines, f"echo {end_line(mark)}", ""])
 
 
-def read_answer(mark: str, questions: Sequence[Question], output: str) -> HostAnswer | None:
-    """Return what the script printed; None when it did not come to its end."""
+def read_answer(mark: str, questions: Sequence[Question], output: str) -> HostAnswer:
+    """Read what the script printed."""
     pythons = list(dict.fromkeys(question.python for question in questions))
-    system, ended = "", False
+    system = ""
     found: dict[str, Interpreter] = {}
     for line in output.splitlines():
         word, _, rest = line.partition(" ")
@@ -133,13 +135,12 @@ def read_answer(mark: str, questions: Sequence[Question], output: str) -> HostAn
             continue
         kind, _, rest = rest.partition(" ")
         system = rest if kind == "system" else system
-        ended = ended or kind == "end"
         index, _, rest = rest.partition(" ")
         if kind in ("python", "failed") and index.isdecimal() and int(index) < len(pythons):
             read = _interpreter if kind == "python" else _failed
             found[pythons[int(index)]] = read(rest)
     silent = Interpreter(reason="said nothing that could be understood")
-    return HostAnswer(system, {p: found.get(p, silent) for p in pythons}) if ended else None
+    return HostAnswer(system, {p: found.get(p, silent) for p in pythons})
 
 
 def _failed(text: str) -> Interpreter:

@@ -1,49 +1,35 @@
-"""Asks hosts what ``sshpyk list`` shows: one plain ``ssh`` each, side by side, within a time bound.
+"""Runs one short POSIX sh script on a host, over a plain ``ssh``, within bounds of time and size.
 
-Nothing is written on a host and nothing is started that outlives the question. A later doctor can
-take the place of :class:`RemoteCheck`: ``list`` needs its :meth:`~RemoteCheck.check_host` only.
+For looking at a host, not for kernels: nothing is written there and nothing outlives the question.
+Who calls: :mod:`sshpyk.doctor` and the discovery behind ``sshpyk add``, from any number of threads.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import secrets
 import selectors
 import signal
 import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
 
-from sshpyk.cli.probe import REMOTE_COMMAND, HostAnswer, Question, read_answer, script_for
 from sshpyk.errors import HostError, InvalidInput, SshpykError, Unreachable
 from sshpyk.ssh.command import SshTarget, batch_environment, ssh_argv
-from sshpyk.ssh.config import ResolvedHost, resolve_chain
 from sshpyk.ssh.diagnose import diagnose
 
 log = logging.getLogger(__name__)
 
+# The words after the host: any login shell understands them. The script comes on stdin.
+REMOTE_COMMAND = ("exec", "sh")
 _PHASE = "checking the host"
 _MAX_OUTPUT_BYTES = 1 << 20
-_MAX_AT_ONCE = 32
 _GRACE_S = 2.0
 
 
-@dataclass(frozen=True)
-class HostFindings:
-    """What is known of a host: the ssh servers on the way, and its answer; None: not asked."""
-
-    chain: tuple[ResolvedHost, ...] | SshpykError
-    answer: HostAnswer | SshpykError | None = None
-
-
-class RemoteCheck:
-    """Asks one host at a time, from any number of threads; :meth:`stop` ends them all."""
+class ScriptRunner:
+    """Runs scripts on hosts, from any number of threads; :meth:`stop` ends them all."""
 
     def __init__(self, timeout_s: float = 20.0) -> None:
         self._timeout_s = timeout_s
@@ -51,31 +37,34 @@ class RemoteCheck:
         self._running: set[subprocess.Popen[bytes]] = set()
         self._stopped = False
 
-    def check_host(self, target: SshTarget, questions: Sequence[Question]) -> HostAnswer:
-        """Return what the host answers. Raises SshpykError: no ssh, no login, no answer in time."""
-        mark = f"sshpyk-{secrets.token_hex(8)}"
+    def run(self, target: SshTarget, script: str, end: str) -> str:
+        """Return what the script printed, which came to the line ``end``, its last.
+
+        Raises SshpykError with the cause when it did not: no ssh, no login, no answer in time.
+        """
         # A file, since ssh reads nothing before the login and a pipe might be too small.
-        with tempfile.TemporaryFile() as script:
-            script.write(script_for(mark, questions).encode())
-            script.seek(0)
-            process = self._start(target, script.fileno())
+        with tempfile.TemporaryFile() as file:
+            file.write(script.encode())
+            file.seek(0)
+            process = self._start(target, file.fileno())
         try:
-            out, err, ended = _read(process, f"{mark} end".encode(), self._timeout_s)
+            out, err, ended = _read(process, end.encode(), self._timeout_s)
             status = self._end(process, _GRACE_S if ended else 0.0)
         except BaseException:
             self._end(process, 0.0)
             raise
         log.debug("%s ended with %s and said %r", target.host, status, err)
-        answer = read_answer(mark, questions, out)
-        if answer is not None:
-            return answer
-        if not ended and not err.strip():
+        if end in out:
+            return out
+        raise self._failure(target, f"{out[-2000:]}\n{err}", err, status if ended else None)
+
+    def _failure(self, target: SshTarget, said: str, err: str, status: int | None) -> SshpykError:
+        if status is None and not err.strip():
             what = f"no usable answer within {self._timeout_s:g} s"
-            raise Unreachable(what, host=target.host, phase=_PHASE)
-        said = f"{out[-2000:]}\n{err}"  # nologin speaks on stdout
-        raise diagnose(
+            return Unreachable(what, host=target.host, phase=_PHASE)
+        return diagnose(  # of stdout too: nologin speaks there
             said,
-            status if ended else None,
+            status,
             host=target.host,
             phase=_PHASE,
             login=target.typed,
@@ -83,7 +72,7 @@ class RemoteCheck:
         )
 
     def stop(self) -> None:
-        """End every running question, and all to come."""
+        """End every running script, and all to come."""
         with self._lock:
             self._stopped = True
             for process in self._running:
@@ -161,35 +150,3 @@ def _rest(descriptor: int) -> bytes:
         return os.read(descriptor, 65536)
     except BlockingIOError:
         return b""
-
-
-def find_out(
-    questions: Mapping[SshTarget, Sequence[Question]], *, connect: bool, timeout_s: float = 20.0
-) -> dict[SshTarget, HostFindings]:
-    """Return what is known of each host, all of them looked at side by side."""
-    check = RemoteCheck(timeout_s)
-    with ThreadPoolExecutor(max_workers=_MAX_AT_ONCE) as pool:
-        try:
-            look = partial(_find_out_one, check, connect=connect)
-            found = pool.map(look, questions.keys(), questions.values())
-            return dict(zip(questions, found, strict=True))
-        except BaseException:  # Ctrl+C: the threads must not wait for their hosts
-            check.stop()
-            raise
-
-
-def _find_out_one(
-    check: RemoteCheck, target: SshTarget, questions: Sequence[Question], *, connect: bool
-) -> HostFindings:
-    chain: tuple[ResolvedHost, ...] | SshpykError
-    answer: HostAnswer | SshpykError | None = None
-    try:
-        chain = resolve_chain(target)
-    except SshpykError as error:
-        chain = error
-    if connect:
-        try:
-            answer = check.check_host(target, questions)
-        except SshpykError as error:
-            answer = error
-    return HostFindings(chain, answer)
