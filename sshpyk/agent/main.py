@@ -72,6 +72,7 @@ class _HeldLink:
     def __init__(self, link: Link, journal: Journal, book: Book, places: Places) -> None:
         self.driver = LinkDriver(link, AGENT_ACK_DELAY_S)
         self.driver.before_hand_over = journal.note
+        self.driver.on_tick = lambda: journal.prune(link)
         self.service = Service(self.driver, book, places)
         self.journal = journal
         self.ended: list[int] = []  # streams that the hub had ended when the agent before us died

@@ -100,6 +100,7 @@ class HostLink:
     def _use_link(self, link: Link) -> None:
         self.driver = LinkDriver(link)
         self.driver.before_hand_over = self._journal.note
+        self.driver.on_tick = lambda: self._journal.prune(link)
         self.driver.on_resumed = self._on_resumed
         self.driver.on_lost = self._on_connection_lost
         self.driver.on_suspect = self._on_suspect
