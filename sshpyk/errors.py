@@ -119,6 +119,10 @@ class LaunchTimeout(KernelError):
     """The kernel was not ready in time; what had been started was stopped again."""
 
 
+class TunnelError(SshpykError):
+    """A tunnel cannot be opened, or a connection through it leads nowhere."""
+
+
 class HubError(SshpykError):
     """The local hub process could not be started or went away."""
 

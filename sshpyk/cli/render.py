@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterator
 from functools import singledispatch
+from typing import Any
 
 import click
 
@@ -14,12 +15,15 @@ from sshpyk.cli.results import (
     Added,
     Deleted,
     Edited,
+    Forwarded,
     Item,
     KernelReport,
     Listing,
     LoggedIn,
     Mark,
     Processes,
+    TunnelListing,
+    TunnelsClosed,
 )
 
 _HEADERS = {"local": "Local Kernel", "ssh": "SSH Kernel", "broken": "Broken Kernel"}
@@ -107,6 +111,59 @@ def _processes(result: Processes) -> None:
             click.echo(_safe(text + session))
         if not kernels:
             click.echo("  no kernels")
+
+
+@render.register
+def _forwarded(result: Forwarded) -> None:
+    for host, tunnel in result.tunnels:
+        click.echo(_safe(f"{tunnel['id']}  {tunnel_route(host, tunnel)}"))
+    if result.background:
+        click.echo("in the background; see sshpyk tunnels, end with sshpyk close")
+
+
+@render.register
+def _tunnel_listing(result: TunnelListing) -> None:
+    if result.as_json:
+        click.echo(json.dumps({"hosts": result.hubs}, indent=2))
+    elif not any(hub["tunnels"] for hub in result.hubs):
+        click.echo("No tunnels are open")
+    for hub in [] if result.as_json else result.hubs:
+        link = hub["link"]
+        away = "" if link["away_s"] is None else f" for {link['away_s']:.0f} s"
+        reason = f" ({_safe(link['reason'])})" if link["link"] != "up" and link["reason"] else ""
+        if hub["tunnels"]:
+            click.echo(f"{link['host']}: link {link['link']}{away}{reason}")
+        for tunnel in hub["tunnels"]:
+            click.echo(_safe(f"  {tunnel['id']}  {tunnel_route(link['host'], tunnel)}"))
+            click.echo(_safe(f"         {tunnel_traffic(tunnel)}"))
+
+
+@render.register
+def _tunnels_closed(result: TunnelsClosed) -> None:
+    for host, tunnel in result.tunnels:
+        route, traffic = tunnel_route(host, tunnel), tunnel_traffic(tunnel)
+        click.echo(_safe(f"Closed {tunnel['id']}  {route}  {traffic}"))
+
+
+def tunnel_route(host: str, tunnel: dict[str, Any]) -> str:
+    """Return where a tunnel begins and leads to: ``localhost:9999 -> gpu1: localhost:8888``."""
+    # Imported here, as below: most verbs can do without asyncio.
+    from sshpyk.wire.endpoint import Endpoint
+
+    listens, target = (str(Endpoint(**tunnel[end])) for end in ("listens", "target"))
+    return (
+        f"{host}: {listens} -> {target}" if tunnel["reverse"] else f"{listens} -> {host}: {target}"
+    )
+
+
+def tunnel_traffic(tunnel: dict[str, Any]) -> str:
+    """Return what went through a tunnel, and what is wrong with it."""
+    from sshpyk.hub.outage import readable_size
+
+    sent, received = (readable_size(tunnel[way]) for way in ("sent_bytes", "received_bytes"))
+    error = f"; latest failure: {tunnel['error']}" if tunnel["error"] else ""
+    opened = f"{tunnel['open']} open of {tunnel['connections']}"
+    return f"{opened}, {sent} to the host, {received} from it{error}"
 
 
 def _plain(value: object) -> object:
