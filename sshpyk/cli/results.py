@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from sshpyk.doctor.finding import Item, Mark
 
-class Mark(Enum):
-    """What a check found out about an item."""
-
-    OK = "(v)"
-    BROKEN = "(x)"
-    ADVICE = "(!)"
-    UNCHECKED = "(?)"
-    INFO = "(i)"
+__all__ = [
+    "Added",
+    "Deleted",
+    "Edited",
+    "Item",
+    "KernelReport",
+    "Listing",
+    "LoggedIn",
+    "Mark",
+    "Processes",
+]
 
 
 @dataclass(frozen=True)
@@ -56,16 +59,6 @@ class LoggedIn:
     was_up: bool
     kernels: int
     kept_h: int
-
-
-@dataclass(frozen=True)
-class Item:
-    """One line about a kernel; ``parts`` are the lines below it."""
-
-    label: str
-    value: str
-    mark: Mark | None = None
-    parts: tuple[Item, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from sshpyk.cli.main import cli
 
 # Understands what sshpyk asks of ssh: `-G`, or a command that it runs here instead of there.
 FAKE_SSH = r"""#!/bin/sh
+[ "$1" = -V ] && { echo "OpenSSH_9.2p1 Fake" >&2; exit 0; }
 echo "$@" >> "$FAKE_SSH_LOG"
 query=no
 while [ "$1" != -- ]; do

@@ -61,7 +61,7 @@ def test_local_kernel(run: Run, kernels: Path) -> None:
 
 
 def test_ssh_kernel_that_is_fine(run: Run, own_python: Callable[..., Path]) -> None:
-    own_python("gpu1", "--remote-cwd", "/x", "--shutdown-timeout", "3")
+    own_python("gpu1", "--remote-cwd", "/tmp", "--shutdown-timeout", "3")
     items = items_of(run("list", "-r", "--json"))["gpu1"]
     marks = {label: item["mark"] for label, item in items.items() if item["mark"]}
     assert marks == {
@@ -74,8 +74,9 @@ def test_ssh_kernel_that_is_fine(run: Run, own_python: Callable[..., Path]) -> N
         "Remote Python": "ok",
         "Remote Kernel Name": "ok",
         "Remote Interrupt Mode": "info",
-        "Remote Command": "info",
-        "Remote Cwd": "unchecked",
+        "Remote Command": "ok",
+        "Remote Packages": "ok",
+        "Remote Cwd": "ok",
     }
     assert "ipykernel_launcher" in items["Remote Command"]["value"]
     assert items["Shutdown Timeout"]["value"] == "3"

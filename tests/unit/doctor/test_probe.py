@@ -76,7 +76,7 @@ def test_nothing_is_written(home: Path) -> None:
 
 
 def test_what_else_is_printed_is_skipped() -> None:
-    assert read_answer("MARK", [], "Welcome\nMARK system Linux\nMARK end\n") == HostAnswer(
+    assert read_answer("MARK", [], "Welcome\nMARK system 0 Linux\nMARK end\n") == HostAnswer(
         "Linux", {}
     )
 

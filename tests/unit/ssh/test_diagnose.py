@@ -485,11 +485,6 @@ def test_diagnose_stops_retrying_only_where_a_person_is_needed() -> None:
     }
 
 
-def test_causes_have_unique_names() -> None:
-    names = [cause.name for cause in CAUSES]
-    assert len(set(names)) == len(names)
-
-
 def test_diagnose_advice_can_be_pasted() -> None:
     error = diagnose(DENIED, 255, host="bob@gpu:22", phase="x")
     assert "run: sshpyk login bob@gpu:22 " in error.advice
