@@ -53,3 +53,15 @@ class _Waiting:
         more = f" and {len(names) - _SHOWN_HOSTS} more" if len(names) > _SHOWN_HOSTS else ""
         awaited = ", ".join(names[:_SHOWN_HOSTS]) + more
         return f"{self._done} of {self._total} hosts checked; {awaited}".rstrip("; ")
+
+
+@contextlib.contextmanager
+def working(title: str) -> Iterator[None]:
+    """Show what is being done, on stderr, only where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True, highlight=False, markup=False).status(f"{title} …"):
+        yield

@@ -11,6 +11,7 @@ from sshpyk.doctor.finding import Item, Mark
 __all__ = [
     "Added",
     "Deleted",
+    "Diagnosis",
     "Edited",
     "Item",
     "KernelReport",
@@ -76,6 +77,30 @@ class Processes:
 
     hubs: tuple[dict[str, Any], ...]
     as_json: bool = False
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What ``doctor`` found out about its subject; the findings were shown as they were made.
+
+    ``report`` is what JSON holds, without secrets; ``written`` where it was put.
+    """
+
+    subject: str
+    items: tuple[Item, ...]
+    report: dict[str, Any]
+    written: Path | None = None
+    as_json: bool = False
+
+    @property
+    def cause(self) -> Item | None:
+        """The finding that everything after it would fail of."""
+        return next((item for item in self.items if item.is_broken), None)
+
+    @property
+    def exit_code(self) -> int:
+        """1 when something is broken."""
+        return 1 if self.cause else 0
 
 
 @dataclass(frozen=True)

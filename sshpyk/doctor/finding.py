@@ -6,7 +6,7 @@ doctor``) decides when the facts are gathered and where to stop.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -64,8 +64,12 @@ def worst(parts: Iterable[Item]) -> Mark:
     return next((mark for mark in (Mark.BROKEN, Mark.ADVICE) if mark in found), Mark.OK)
 
 
-def flat(items: Iterable[Item]) -> Iterator[Item]:
-    """Yield the items and their parts."""
-    for item in items:
-        yield item
-        yield from flat(item.parts)
+def plain(item: Item) -> dict[str, object]:
+    """Return a finding as JSON holds it."""
+    return {
+        "label": item.label,
+        "value": item.value,
+        "mark": item.mark.name.lower() if item.mark else None,
+        "code": item.code,
+        "parts": [plain(part) for part in item.parts],
+    }

@@ -11,6 +11,7 @@ from sshpyk.doctor.mount_checks import sshfs_program
 from sshpyk.doctor.probe import HostAnswer, Interpreter, Packages, Question, RemoteSpec
 from sshpyk.errors import SshpykError
 from sshpyk.kernelconfig import RemoteKernel
+from sshpyk.ssh.command import SshTarget
 
 _OLDEST_PYTHON = (3, 8)
 
@@ -18,6 +19,12 @@ _OLDEST_PYTHON = (3, 8)
 def command_line(argv: Sequence[str]) -> str:
     """Join the words as kernel.json has them: quoted only where one has a space, or is empty."""
     return " ".join(word if len(word.split()) == 1 else shlex.quote(word) for word in argv)
+
+
+def on_host(remote: RemoteKernel, command: str) -> str:
+    """Return the line to paste here that runs ``command`` on the host."""
+    typed = SshTarget(remote.ssh_host_alias, remote.ssh or "ssh", remote.ssh_config).typed
+    return f"{typed} {shlex.quote(command)}"
 
 
 def unchecked_items(remote: RemoteKernel) -> Iterator[Item]:
@@ -68,25 +75,27 @@ def kernelspec_items(name: str, remote: RemoteKernel, python: Interpreter) -> It
     wanted = remote.remote_kernel_name
     spec = python.specs.get(wanted)
     if spec is None:
-        yield _no_kernelspec(name, wanted, python)
+        yield _no_kernelspec(name, remote, python)
         return
     yield Item("Remote Kernel Name", wanted, Mark.OK)
     yield Item("Remote Interrupt Mode", spec.interrupt_mode, Mark.INFO)
     yield command_item(spec)
     if spec.program and spec.packages is not None:
-        yield packages_item(spec.program, spec.packages)
+        yield packages_item(remote, spec.program, spec.packages)
 
 
-def _no_kernelspec(name: str, wanted: str, python: Interpreter) -> Item:
+def _no_kernelspec(name: str, remote: RemoteKernel, python: Interpreter) -> Item:
+    wanted = remote.remote_kernel_name
     code = "KERNELSPEC-NOT-FOUND"
     if wanted in python.broken:
         what = f"{wanted}: its kernel.json cannot be used ({python.broken[wanted]})"
         return Item("Remote Kernel Name", what, Mark.BROKEN, (), code)
-    install = f"{shlex.quote(python.path)} -m pip install ipykernel"
+    install = on_host(remote, f"{shlex.quote(python.path)} -m pip install ipykernel")
+    other = "or name another environment with sshpyk edit --remote-python-prefix"
     parts = (
         Item("kernels found", ", ".join(python.known) or "none", Mark.INFO),
         *(
-            advice("install ipykernel in that environment, on the host", install)
+            advice(f"install ipykernel in that environment, {other}", install)
             if not python.known or re.fullmatch(r"python3?", wanted)
             else advice(
                 "name one that is there",
@@ -110,7 +119,7 @@ def command_item(spec: RemoteSpec) -> Item:
     )
 
 
-def packages_item(program: str, packages: Packages) -> Item:
+def packages_item(remote: RemoteKernel, program: str, packages: Packages) -> Item:
     """Return whether the kernel's own interpreter has what the kernel is made of."""
     label = "Remote Packages"
     if packages.failed:
@@ -119,12 +128,12 @@ def packages_item(program: str, packages: Packages) -> Item:
     is_ipykernel = packages.module.startswith("ipykernel")
     if not packages.module_found:
         package = "ipykernel" if is_ipykernel else packages.module.split(".")[0]
-        todo = advice("install it there, on the host", install + shlex.quote(package))
+        todo = advice("install it there", on_host(remote, install + shlex.quote(package)))
         what = f"{program} has no module {packages.module}"
         code = "KERNEL-NO-IPYKERNEL" if is_ipykernel else "KERNEL-NO-MODULE"
         return Item(label, what, Mark.BROKEN, todo, code)
     if packages.zmq_error:
-        todo = advice("install it there, on the host", f"{install}--force-reinstall pyzmq")
+        todo = advice("install it there", on_host(remote, install + "--force-reinstall pyzmq"))
         what = f"{program} cannot import zmq: {packages.zmq_error}"
         # Only for ipykernel is it certain that this is fatal.
         mark = Mark.BROKEN if is_ipykernel else Mark.ADVICE

@@ -81,7 +81,8 @@ echo {mark} fuse 0 $d $a "$(command -v fusermount3 || command -v fusermount)"
 """
 _SSHFS = r"""
 s={path}; v=$("$s" --version 2>&1 </dev/null) || v=
-printf '%s\n' "{mark} sshfs {index} $(printf '%s' "$v" | head -n 1)"
+l=$(printf '%s\n' "$v" | grep -i '^sshfs'); [ -n "$l" ] || l=$v
+printf '%s\n' "{mark} sshfs {index} $l" | head -n 1
 """
 # A mount whose other end has gone gives an error to every look at it, and is no folder to `test`.
 _FOLDER = r"""

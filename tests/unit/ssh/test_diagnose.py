@@ -21,7 +21,7 @@ from sshpyk.errors import (
     UnknownHost,
     Unreachable,
 )
-from sshpyk.ssh.diagnose import CAUSES, diagnose, said
+from sshpyk.ssh.diagnose import diagnose, said
 
 
 @dataclass(frozen=True)
