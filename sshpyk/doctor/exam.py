@@ -173,6 +173,7 @@ def host_exam(
         for name, remote in remotes:
             python = host.answer.interpreters[remote.python]
             item = interpreter_item(name, remote.python, python)
+            yield Item("SSH Kernel", name, Mark.INFO)
             yield item
             if not item.is_broken:
                 yield from kernelspec_items(name, remote, python)
