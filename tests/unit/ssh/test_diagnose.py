@@ -21,7 +21,7 @@ from sshpyk.errors import (
     UnknownHost,
     Unreachable,
 )
-from sshpyk.ssh.diagnose import CAUSES, diagnose, said
+from sshpyk.ssh.diagnose import diagnose, said
 
 
 @dataclass(frozen=True)
@@ -483,11 +483,6 @@ def test_diagnose_stops_retrying_only_where_a_person_is_needed() -> None:
         *(AuthenticationFailed, HostError, InvalidInput, RemoteShellFailed),
         *(HostKeyChanged, HostKeyRejected),
     }
-
-
-def test_causes_have_unique_names() -> None:
-    names = [cause.name for cause in CAUSES]
-    assert len(set(names)) == len(names)
 
 
 def test_diagnose_advice_can_be_pasted() -> None:
