@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+import sshpyk.cli.render_tunnels  # noqa: F401  # how its result is shown
 from sshpyk.cli.results import TunnelsClosed
 from sshpyk.cli.tunnels import ask
 from sshpyk.errors import InvalidInput

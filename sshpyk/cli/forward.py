@@ -12,7 +12,8 @@ from typing import Any
 import click
 
 from sshpyk.cli.hosts import ssh_flags, target_and_python
-from sshpyk.cli.render import render, tunnel_traffic
+from sshpyk.cli.render import render
+from sshpyk.cli.render_tunnels import tunnel_traffic
 from sshpyk.cli.results import Forwarded, TunnelsClosed
 from sshpyk.errors import InvalidInput
 from sshpyk.servers.owner import TunnelOwner, keep, open_all

@@ -23,7 +23,10 @@ def ssh_flags(function: _Function) -> _Function:
 
 
 def target_and_python(host: str, ssh: str | None, ssh_config: str | None) -> tuple[SshTarget, str]:
-    """Return the host as ssh reaches it, and an interpreter that kernels use there. Raises InvalidInput."""
+    """Return the host as ssh reaches it, and an interpreter that its kernels use.
+
+    Raises InvalidInput.
+    """
     target = SshTarget.parse(host, ssh=ssh, ssh_config=ssh_config)
     for spec in kernelspecs.load_all():
         remote = spec.remote if isinstance(spec, LocalKernelspec) else None

@@ -5,26 +5,27 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import singledispatch
-from typing import Any
 
 import click
 
 from sshpyk.cli.results import (
     Added,
+    CompletionScript,
     Deleted,
+    Diagnosis,
     Edited,
-    Forwarded,
     Item,
     KernelReport,
     Listing,
     LoggedIn,
     Mark,
     Processes,
-    TunnelListing,
-    TunnelsClosed,
 )
+from sshpyk.doctor.finding import plain
+
+_FINDING_WIDTH = 22
 
 _HEADERS = {"local": "Local Kernel", "ssh": "SSH Kernel", "broken": "Broken Kernel"}
 _STYLES = {
@@ -47,6 +48,11 @@ def render(result: object) -> None:
 def _added(result: Added) -> None:
     verb = "Replaced" if result.replaced else "Added"
     click.echo(f"{verb} kernel {result.name!r} ({result.display_name}): {result.path}")
+
+
+@render.register
+def _completion(result: CompletionScript) -> None:
+    click.echo(result.text)
 
 
 @render.register
@@ -83,11 +89,8 @@ def _listing(result: Listing) -> None:
         click.echo(json.dumps({"kernels": [_plain(kernel) for kernel in result.kernels]}, indent=2))
     elif not result.kernels:
         click.echo("No kernels available")
-    elif sys.stdout.isatty():
-        _print_coloured(result)
     else:
-        for line in _lines(result):
-            click.echo(line.text)
+        _print_lines(_lines(result))
 
 
 @render.register
@@ -113,68 +116,33 @@ def _processes(result: Processes) -> None:
             click.echo("  no kernels")
 
 
-@render.register
-def _forwarded(result: Forwarded) -> None:
-    for host, tunnel in result.tunnels:
-        click.echo(_safe(f"{tunnel['id']}  {tunnel_route(host, tunnel)}"))
-    if result.background:
-        click.echo("in the background; see sshpyk tunnels, end with sshpyk close")
+def _plain(report: KernelReport) -> object:
+    """Return what JSON can hold."""
+    return {
+        "kind": report.kind,
+        "name": report.name,
+        "items": [plain(item) for item in report.items],
+    }
+
+
+def show_finding(item: Item) -> None:
+    """Print one finding of ``doctor`` as soon as it is made."""
+    _print_lines(_item_lines(item, _FINDING_WIDTH, "ssh"))
 
 
 @render.register
-def _tunnel_listing(result: TunnelListing) -> None:
+def _diagnosis(result: Diagnosis) -> None:
     if result.as_json:
-        click.echo(json.dumps({"hosts": result.hubs}, indent=2))
-    elif not any(hub["tunnels"] for hub in result.hubs):
-        click.echo("No tunnels are open")
-    for hub in [] if result.as_json else result.hubs:
-        link = hub["link"]
-        away = "" if link["away_s"] is None else f" for {link['away_s']:.0f} s"
-        reason = f" ({_safe(link['reason'])})" if link["link"] != "up" and link["reason"] else ""
-        if hub["tunnels"]:
-            click.echo(f"{link['host']}: link {link['link']}{away}{reason}")
-        for tunnel in hub["tunnels"]:
-            click.echo(_safe(f"  {tunnel['id']}  {tunnel_route(link['host'], tunnel)}"))
-            click.echo(_safe(f"         {tunnel_traffic(tunnel)}"))
-
-
-@render.register
-def _tunnels_closed(result: TunnelsClosed) -> None:
-    for host, tunnel in result.tunnels:
-        route, traffic = tunnel_route(host, tunnel), tunnel_traffic(tunnel)
-        click.echo(_safe(f"Closed {tunnel['id']}  {route}  {traffic}"))
-
-
-def tunnel_route(host: str, tunnel: dict[str, Any]) -> str:
-    """Return where a tunnel begins and leads to: ``localhost:9999 -> gpu1: localhost:8888``."""
-    # Imported here, as below: most verbs can do without asyncio.
-    from sshpyk.wire.endpoint import Endpoint
-
-    listens, target = (str(Endpoint(**tunnel[end])) for end in ("listens", "target"))
-    return (
-        f"{host}: {listens} -> {target}" if tunnel["reverse"] else f"{listens} -> {host}: {target}"
-    )
-
-
-def tunnel_traffic(tunnel: dict[str, Any]) -> str:
-    """Return what went through a tunnel, and what is wrong with it."""
-    from sshpyk.hub.outage import readable_size
-
-    sent, received = (readable_size(tunnel[way]) for way in ("sent_bytes", "received_bytes"))
-    error = f"; latest failure: {tunnel['error']}" if tunnel["error"] else ""
-    opened = f"{tunnel['open']} open of {tunnel['connections']}"
-    return f"{opened}, {sent} to the host, {received} from it{error}"
-
-
-def _plain(value: object) -> object:
-    """Return what JSON can hold: records become objects, marks their names."""
-    if isinstance(value, Mark):
-        return value.name.lower()
-    if isinstance(value, tuple):
-        return [_plain(member) for member in value]
-    if isinstance(value, (Item, KernelReport)):
-        return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
-    return value
+        click.echo(json.dumps(result.report, indent=2))
+    else:
+        cause = result.cause
+        code = f" [{cause.code}]" if cause and cause.code else ""
+        verdict = f"stopped at: {cause.label}{code}" if cause else "all is well"
+        click.echo(f"{result.subject}: {verdict}")
+        if code:
+            click.echo("docs/errors.md explains the code.")
+    if result.written is not None:
+        click.echo(f"Report without secrets, to attach to a bug: {result.written}", err=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,13 +160,17 @@ def _lines(listing: Listing) -> Iterator[_Line]:
     for kernel in listing.kernels:
         yield _Line(f" {_HEADERS[kernel.kind]} ".center(width, "-"), kernel.kind)
         for item in kernel.items:
-            label = f"{item.label}:".ljust(width)
-            text = f"{label} {_marked(item)}".rstrip()
-            yield _Line(text, kernel.kind, label, item.mark)
-            for part in item.parts:
-                text = f"{' ' * width}    {_marked(part, prefix=f'{part.label}: ')}"
-                yield _Line(text, kernel.kind, "", part.mark)
+            yield from _item_lines(item, width, kernel.kind)
         yield _Line("", kernel.kind)
+
+
+def _item_lines(item: Item, width: int, kind: str) -> Iterator[_Line]:
+    label = f"{item.label}:".ljust(width)
+    text = f"{label} {_marked(item)}".rstrip()
+    yield _Line(text, kind, label, item.mark)
+    for part in item.parts:
+        text = f"{' ' * width}    {_marked(part, prefix=f'{part.label}: ')}"
+        yield _Line(text, kind, "", part.mark)
 
 
 def _marked(item: Item, prefix: str = "") -> str:
@@ -211,13 +183,21 @@ def _safe(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def _print_coloured(listing: Listing) -> None:
+def _print_lines(lines: Iterable[_Line]) -> None:
+    if sys.stdout.isatty():
+        _print_coloured(lines)
+    else:
+        for line in lines:
+            click.echo(line.text)
+
+
+def _print_coloured(lines: Iterable[_Line]) -> None:
     # Imported here, where a person is looking: 80 ms.
     from rich.console import Console
     from rich.text import Text
 
     console = Console(highlight=False, soft_wrap=True)
-    for line in _lines(listing):
+    for line in lines:
         text = Text(line.text)
         if not line.label and not line.mark:
             text.stylize(f"bold {_KIND_STYLES[line.kind]}")

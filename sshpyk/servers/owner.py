@@ -1,4 +1,4 @@
-"""The owner of tunnels: a local process that keeps them with the hub, and with the next if one is killed."""
+"""The owner of tunnels: a local process that keeps them with the hub, or with the next one."""
 
 from __future__ import annotations
 

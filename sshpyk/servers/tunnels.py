@@ -38,8 +38,7 @@ class TunnelRequest:
 
     ``reverse``: ``listen`` is on the host and ``target`` as seen from here; else the other way round.
     ``any_port``: another local port will do if that one is taken. ``python``: the interpreter that a
-    new connection starts on the host. ``again``: the id of the tunnel that this one was before the hub was
-    replaced.
+    new connection starts on the host. ``again``: the tunnel's id before the hub was replaced.
     """
 
     listen: Endpoint
