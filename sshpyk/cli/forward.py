@@ -22,7 +22,7 @@ from sshpyk.wire.endpoint import LOOPBACK, Endpoint
 
 _LOOK_S = 1.0
 _ADDRESS = re.compile(
-    r"\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]:(?P<port>\d+)|(?P<name>[\w.-]+):(?P<port2>\d+)"
+    r"\[(?P<v6>[0-9A-Fa-f:.]+(?:%\w+)?)\]:(?P<port>\d+)|(?P<name>[\w.-]+):(?P<port2>\d+)"
 )
 _LISTEN = re.compile(r"(?P<listen>\d+|[/~][^:]*):(?P<target>.+)")
 

@@ -57,8 +57,8 @@ class Endpoint(NamedTuple):
                 return await asyncio.wait_for(_connect(address), CONNECT_PATIENCE_S)
             except asyncio.TimeoutError:
                 reason = TimeoutError(errno.ETIMEDOUT, "no answer")
-            except OSError as error:
-                reason = error
+            except OSError as error:  # asyncio has words of its own for what the system says
+                reason = OSError(error.errno, os.strerror(error.errno)) if error.errno else error
         raise reason or OSError("no address")
 
     async def _addresses(self) -> list[_Address]:
