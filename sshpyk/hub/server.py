@@ -80,6 +80,7 @@ class Server:
             "ssh_config": target.ssh_config,
             # A connection that has fallen silent is up for the dialling, not for people.
             "link": LinkState.DIALING.value if self._host.is_silent else self._host.state.value,
+            "phase": self._host.phase,
             "reason": None if reason is None else reason.to_record(),
             "away_reason": outage.reason,
             "away_s": outage.duration_s,
