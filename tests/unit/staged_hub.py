@@ -72,11 +72,18 @@ class Hub:
         assert self._connection is not None
         self._connection.sendall(json.dumps(record).encode() + b"\n")
 
+    def opening(self) -> dict[str, Any]:
+        """Take the next conversation that is about a kernel; return what it begins with."""
+        while True:
+            self.go()  # what there was is over, as it is for the hub
+            self.accept()
+            record = self.hear()
+            if record is not None and record["op"] != "status":
+                return record
+
     def launch(self) -> dict[str, Any]:
-        """Take the launch and say that the kernel is ready."""
-        self.accept()
-        record = self.hear()
-        assert record is not None
+        """Take the launch and return its request."""
+        record = self.opening()
         assert record["op"] == "launch"
         request: dict[str, Any] = record["request"]
         return request
