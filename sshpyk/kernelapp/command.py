@@ -3,49 +3,31 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import traceback
-from dataclasses import dataclass
 from typing import Any
 
 import click
 
-from sshpyk.errors import InvalidInput, SshpykError
+from sshpyk.errors import (
+    AuthenticationFailed,
+    HostKeyChanged,
+    HostKeyRejected,
+    HubError,
+    SshpykError,
+)
 from sshpyk.hub import client
-from sshpyk.kernelapp.files import Note, find_note, new_connection_file, remove
+from sshpyk.kernelapp.files import remove
 from sshpyk.kernelapp.keyboard import Keyboard
 from sshpyk.kernelapp.legacy import modern, unquoted
 from sshpyk.kernelapp.screen import Screen
-from sshpyk.kernelapp.session import Session, Wish
-from sshpyk.kernelspecs import load
-from sshpyk.launch import launch_record
-from sshpyk.ssh.command import SshTarget
+from sshpyk.kernelapp.session import Session
+from sshpyk.kernelapp.wish import Wish, Words, read_wish
 from sshpyk.standin import Request
 
 EXIT_DEFECT = 70
-_LAUNCH_TIMEOUT_S = 60.0  # where no kernelspec names one
-_SHUTDOWN_TIMEOUT_S = 10.0
-
-
-@dataclass(frozen=True)
-class Words:
-    """The command line."""
-
-    kernel: str | None
-    connection_file: str | None
-    persistent: bool
-    leave: bool
-    existing: str | None  # "" for the kernel that was left last
-    host: str | None
-    ssh_config: str | None
-    ssh: str | None
-    persistent_file: str | None
-    remote_kernel_pythonhome: str | None
-    verbose: int
-
-    @property
-    def started_by_program(self) -> bool:
-        """Whether a program made a connection file for us, as kernel.json's argv asks for."""
-        return bool(self.connection_file and os.path.exists(self.connection_file))
+_BINDING = "binding local sockets"  # hub.endpoints, which imports zmq
 
 
 def _path(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
@@ -72,6 +54,7 @@ def _path(_context: click.Context, _parameter: click.Parameter, value: str | Non
     metavar="[ID|FILE]",
     help="Come back to a kernel: by its id, by its connection file; alone: the one left last.",
 )
+@click.option("--takeover", is_flag=True, help="With --existing: also from whoever has it now.")
 @click.option("--host", metavar="HOST", help="With --existing: where the kernel runs.")
 @click.option("--ssh-config", metavar="FILE", help="With --host: as given to `sshpyk add`.")
 @click.option("--ssh", metavar="PATH", help="With --host: as given to `sshpyk add`.")
@@ -124,85 +107,40 @@ def run(arguments: list[str]) -> int:
 
 def _stand(words: Words) -> int:
     wish = read_wish(words)
+    try:
+        return _session(wish).stand()
+    except HostKeyChanged:
+        raise
+    except (AuthenticationFailed, HostKeyRejected) as error:
+        if wish.by_program or Keyboard.of_terminal() is None or not _log_in(wish, error):
+            raise
+        wish = read_wish(words)
+    except HubError as error:
+        # The ports of a kernel that was left may be another program's by now.
+        if error.phase != _BINDING or wish.existing is None or not wish.removes_file:
+            raise
+        wish = wish.with_another_file()
+    return _session(wish).stand()
+
+
+def _session(wish: Wish) -> Session:
     keyboard = None if wish.by_program or wish.leave_at_once else Keyboard.of_terminal()
     screen = Screen(is_silent=wish.by_program)
     target = Request(wish.record).target
     try:
         screen.progress(f"{target.host}: starting the local hub")
-        session = Session(wish, screen, keyboard, client.reach_hub(target))
+        return Session(wish, screen, keyboard, client.reach_hub(target))
     except SshpykError:
         screen.close()
-        if wish.removes_file:
+        if wish.made_file:
             remove(wish.connection_file)
         raise
-    return session.stand()
 
 
-def read_wish(words: Words) -> Wish:
-    """Return what is to be done, with a connection file that exists. Raises InvalidInput."""
-    by_program = words.started_by_program
-    given_file = words.connection_file or words.persistent_file
-    note = find_note(words.existing) if words.existing is not None else None
-    existing = _kernel_id(words, note)
-    kernel = words.kernel or (note.kernel if note is not None else "")
-    record = _record(words, kernel, note)
-    if by_program:
-        assert given_file is not None
-        file = given_file
-    elif given_file is None and note is not None:
-        note.restore_connection_file()
-        file = note.connection_file
-    else:
-        file = new_connection_file(kernel or record["target"]["host"], given_file)
-    record["launch"]["connection_file"] = file
-    return Wish(
-        record=record,
-        kernel=kernel,
-        existing=existing,
-        persistent=bool(words.persistent or words.leave or words.persistent_file or existing),
-        leave_at_once=words.leave,
-        by_program=by_program,
-        removes_file=given_file is None,
-        verbose=words.verbose > 0,
-    )
-
-
-def _kernel_id(words: Words, note: Note | None) -> str | None:
-    if words.existing is None:
-        return None
-    if note is not None:
-        return note.kernel_id
-    if not words.existing:
-        raise InvalidInput(
-            "no kernel was left here", advice="name its id: --existing ID --host HOST"
-        )
-    return words.existing
-
-
-def _record(words: Words, kernel: str, note: Note | None) -> dict[str, Any]:
-    """Return the request, for :class:`sshpyk.standin.Request`; its connection file is not known yet."""
-    if kernel:
-        spec = load(kernel)
-        if spec.remote is None:
-            raise InvalidInput(f"{kernel} is not a kernel of sshpyk's; see sshpyk list")
-        record = launch_record(spec.remote, "", dict(spec.env))
-        if words.remote_kernel_pythonhome:
-            record["launch"]["env"]["PYTHONHOME"] = words.remote_kernel_pythonhome
-        return record
-    if words.existing is None:
-        raise InvalidInput("name a kernel: sshpyk-kernel --kernel NAME; see sshpyk list --remote")
-    host = words.host or (note.host if note is not None else "")
-    if not host:
-        raise InvalidInput(
-            f"no kernel {words.existing} was left here", advice="say where it runs: --host HOST"
-        )
-    target = SshTarget.parse(
-        host,
-        ssh=words.ssh or (note.ssh if note is not None else None),
-        ssh_config=words.ssh_config or (note.ssh_config if note is not None else None),
-    )
-    return {
-        "target": {"host": target.host, "ssh": target.ssh, "ssh_config": target.ssh_config},
-        "shutdown_timeout_s": _SHUTDOWN_TIMEOUT_S,
-        "launch": {"python": "python3", "kernel_name": "", "launch_timeout_s": _LAUNCH_TIMEOUT_S},
-    }
+def _log_in(wish: Wish, error: SshpykError) -> bool:
+    """Run `sshpyk login` where somebody sits who can answer; return whether the link is up."""
+    target = Request(wish.record).target
+    click.echo(f"{target.host}: {error.what}; logging in, as sshpyk login does", err=True)
+    words = [sys.executable, "-m", "sshpyk.cli.main", "login", target.host, "--ssh", target.ssh]
+    config = ["--ssh-config", target.ssh_config] if target.ssh_config else []
+    return subprocess.run([*words, *config], check=False).returncode == 0

@@ -22,17 +22,25 @@ from sshpyk.paths import state_dir
 _KERNEL_ID = re.compile(r"[0-9a-f]{4,32}")
 
 
+def unused_path(kernel: str) -> str:
+    """Return where a connection file may be made: in Jupyter's folder, which exists then."""
+    from jupyter_core.paths import jupyter_runtime_dir  # here: a program's file has its place
+
+    folder = Path(jupyter_runtime_dir())
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # "kernel-": jupyter console --existing looks for these.
+    return str(folder / f"kernel-{_plain(kernel)}-{secrets.token_hex(3)}.json")
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name)
+
+
 def new_connection_file(kernel: str, path: str | None = None) -> str:
     """Write a connection file with free ports and return its path: in Jupyter's folder, or ``path``."""
-    # Here: whoever names a file that exists needs neither, and they cost 0.2 s.
-    from jupyter_client.connect import write_connection_file
-    from jupyter_core.paths import jupyter_runtime_dir
+    from jupyter_client.connect import write_connection_file  # here: it costs 0.2 s
 
-    if path is None:
-        folder = Path(jupyter_runtime_dir())
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # "kernel-": jupyter console --existing looks for these.
-        path = str(folder / f"kernel-{kernel}-{secrets.token_hex(3)}.json")
+    path = path or unused_path(kernel)
     try:
         write_connection_file(path, key=secrets.token_hex(32).encode(), kernel_name=kernel)
     except OSError as error:
@@ -63,6 +71,7 @@ class Note:
     kernel_id: str
     kernel: str  # the local kernelspec; "" when none was named
     host: str
+    python: str  # there
     ssh: str | None
     ssh_config: str | None
     connection_file: str
@@ -77,12 +86,19 @@ class Note:
         """Write the note."""
         write_private(self.path, asdict(self))
 
-    def restore_connection_file(self) -> None:
-        """Write the connection file again, if it was removed."""
+    def restore_connection_file(self) -> bool:
+        """Write the connection file again; return False if it is there."""
         path = Path(self.connection_file)
-        if not path.exists():
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_private(path, self.connection)
+        if path.exists():
+            return False
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(path, self.connection)
+        return True
+
+
+def forget(kernel_id: str) -> None:
+    """Remove the note of a kernel that does not run any more, if there is one."""
+    remove(_folder() / f"{kernel_id}.json")
 
 
 def _folder() -> Path:
@@ -115,12 +131,17 @@ def _read(path: Path) -> Note | None:
         return None
 
 
-def find_note(named: str) -> Note | None:
-    """Return the note of a kernel: the latest for "", else by id, its beginning, or connection file.
+def find_note(named: str, *, host: str | None = None, kernel: str | None = None) -> Note | None:
+    """Return the note of a kernel: by its id, the beginning of it, or its connection file.
 
-    Raises InvalidInput when several kernels are meant.
+    "" is the latest, of that host and kernelspec if they are given. Raises InvalidInput when several
+    kernels are meant.
     """
-    known = notes()
+    known = [
+        note
+        for note in notes()
+        if host in (None, note.host) and (named or kernel in (None, note.kernel))
+    ]
     if not named:
         return known[0] if known else None
     file = os.path.abspath(named)

@@ -7,46 +7,26 @@ its clients.
 
 from __future__ import annotations
 
-import os
 import select
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from sshpyk.errors import HubError, KernelError
+from sshpyk.errors import HubError, KernelDied, KernelError
 from sshpyk.hub import client
 from sshpyk.hub.client import HubClient
-from sshpyk.kernelapp.files import Note, read_connection, remove
+from sshpyk.kernelapp.files import Note, forget, read_connection, remove
 from sshpyk.kernelapp.keyboard import Keyboard, choice_for, menu_text
 from sshpyk.kernelapp.progress import LogTail, Progress
 from sshpyk.kernelapp.screen import Screen
+from sshpyk.kernelapp.texts import KEYS, how_it_ended, kernel_text, way_back
+from sshpyk.kernelapp.wish import Wish
 from sshpyk.standin import Action, Request, StandIn
 
 _TICK_S = 0.25  # while something is shown that changes
 _KEYBOARD_S = 1.0  # the terminal may be given to us, or taken away
-_KEYS = r"Ctrl+C interrupt, Ctrl+D menu, Ctrl+\ leave (the kernel runs on)"
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What the command line asked for."""
-
-    record: dict[str, Any]  # for Request
-    kernel: str  # the local kernelspec, "" when only a host was named
-    existing: str | None  # the id of a kernel that runs
-    persistent: bool
-    leave_at_once: bool
-    by_program: bool
-    removes_file: bool  # the connection file is ours
-    verbose: bool
-
-    @property
-    def connection_file(self) -> str:
-        """The path of the connection file."""
-        return str(self.record["launch"]["connection_file"])
 
 
 class Phase(Enum):
@@ -94,13 +74,17 @@ class Session(StandIn):
             while self._phase is Phase.RESTARTING:
                 self._launch_again()
                 status = super().stand()
+        except KernelDied:
+            if self._existing is not None:
+                forget(self._existing)
+            raise
         except HubError:  # of the kernel we know nothing: the note may find it again
             self._runs_on = self._wish.persistent and self._note is not None
             raise
         finally:
             self._clean_up()
         if not self._runs_on:
-            self._screen.tell(_how_it_ended(status))
+            self._screen.tell(how_it_ended(status))
         return status
 
     def _ask_for_kernel(self) -> None:
@@ -110,6 +94,7 @@ class Session(StandIn):
         if self._existing is None:
             self._hub.say("launch", request=launch)
         else:
+            launch = {**launch, "takeover": self._wish.takeover}
             self._hub.say("attach", request=launch, kernel_id=self._existing)
 
     def _enter(self, phase: Phase) -> None:
@@ -122,14 +107,15 @@ class Session(StandIn):
         if self._log is not None:
             self._show_log()
             self._log.close()
-        if self._wish.removes_file:
+        # Until the kernel is ours, a file that was there is whose kernel it is.
+        if self._wish.removes_file and (self._wish.made_file or self._ticket is not None):
             remove(self._wish.connection_file)
         if not self._runs_on:
             self._forget()
 
     def _forget(self) -> None:
         if self._note is not None:
-            remove(self._note.path)
+            forget(self._note.kernel_id)
             self._note = None
 
     # What comes in
@@ -164,11 +150,14 @@ class Session(StandIn):
             self._on_ready()
         elif event == "left":
             self._runs_on = True
-            self._tell_way_back()
+            assert record is not None
+            self._tell_way_back(is_told=bool(record.get("told", True)))
             return 0
         elif event == "taken":
             self._runs_on = True
-            self._screen.warn("another client has taken the kernel over; it runs on there")
+            assert record is not None
+            by = record.get("by") or "another client"
+            self._screen.warn(f"{by} has taken the kernel over; it runs on there")
             return 0
         return status
 
@@ -195,6 +184,7 @@ class Session(StandIn):
             kernel_id=self._ticket["kernel_id"],
             kernel=self._wish.kernel,
             host=target.host,
+            python=self._request.launch["python"],
             ssh=target.ssh,
             ssh_config=target.ssh_config,
             connection_file=self._wish.connection_file,
@@ -210,7 +200,7 @@ class Session(StandIn):
             return
         if not self._menu_is_open:
             if line.strip():
-                self._screen.tell(_KEYS)
+                self._screen.tell(KEYS)
             return
         choice = choice_for(line)
         if choice is None:
@@ -329,30 +319,20 @@ class Session(StandIn):
 
     def _info(self) -> str:
         """Return what there is to know about the kernel."""
-        host, ticket, file = self._request.target.host, self._ticket, self._wish.connection_file
-        if ticket is None:
-            return f"no kernel on {host} yet: {self._phase.value}"
-        kept = "persistent" if self._wish.persistent else "ends with this process"
-        lines = [
-            f"kernel   {self._wish.kernel or 'of'} on {host}, pid {ticket['pid']}, {kept}",
-            f"id       {ticket['kernel_id']}",
-            f"file     {file}",
-            f"connect  jupyter console --existing {_for_console(file)}",
-        ]
-        if self._keyboard is not None:
-            lines.append(f"keys     {_KEYS}")
-        else:
-            me = os.getpid()
-            lines.append(f"signals  kill -INT {me} interrupts, -USR1 restarts, -QUIT leaves")
-        return "\n".join(lines)
+        if self._ticket is None:
+            return f"no kernel on {self._request.target.host} yet: {self._phase.value}"
+        return kernel_text(self._ticket, self._request.target.host, self._wish, self._keys)
 
-    def _tell_way_back(self) -> None:
+    @property
+    def _keys(self) -> str:
+        return KEYS if self._keyboard is not None else ""
+
+    def _tell_way_back(self, *, is_told: bool) -> None:
         assert self._ticket is not None
-        kernel_id, host = self._ticket["kernel_id"], self._request.target.host
-        self._screen.tell(
-            f"left; kernel {kernel_id} runs on on {host}. Back to it:\n"
-            f"  sshpyk-kernel --existing {kernel_id}"
-        )
+        host = self._request.target.host
+        self._screen.tell(way_back(self._ticket["kernel_id"], host, self._wish.kernel))
+        if not is_told:
+            self._screen.note(f"{host} cannot be reached now, and is told when it can")
 
 
 # In which phase what may be asked.
@@ -392,20 +372,3 @@ _STEPS: dict[Phase, dict[Action, _Step]] = {
         Action.LEAVE: Session._go_on,
     },
 }
-
-
-def _how_it_ended(status: int) -> str:
-    if status >= 0:
-        return f"the kernel has ended with exit code {status}"
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:
-        name = f"signal {-status}"
-    return f"the kernel was ended by {name}"
-
-
-def _for_console(file: str) -> str:
-    """Return how ``jupyter console --existing`` finds the file: in Jupyter's folder by its name."""
-    from jupyter_core.paths import jupyter_runtime_dir
-
-    return os.path.basename(file) if os.path.dirname(file) == jupyter_runtime_dir() else file

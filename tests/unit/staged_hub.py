@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import socket
 import subprocess
@@ -67,6 +68,10 @@ class Hub:
         except ConnectionResetError:  # it went with something unread
             return None
         return json.loads(line) if line else None
+
+    def has_more(self, patience_s: float) -> bool:
+        """Whether something was said; not to be asked behind a part of it."""
+        return bool(select.select([self._connection], [], [], patience_s)[0])
 
     def say(self, **record: Any) -> None:
         assert self._connection is not None

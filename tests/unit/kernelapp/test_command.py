@@ -1,20 +1,27 @@
 from __future__ import annotations
 
+import json
+import os
 import signal
+import socket
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sshpyk.errors import InvalidInput
+from sshpyk.hub import client
+from sshpyk.hub.client import HubClient
 from sshpyk.kernelapp import command as module
-from sshpyk.kernelapp.command import Words, command, read_wish, run
+from sshpyk.kernelapp.command import command, run
 from sshpyk.kernelapp.files import Note, new_connection_file, read_connection
 from sshpyk.kernelapp.legacy import modern
-from sshpyk.kernelapp.session import Wish
+from sshpyk.kernelapp.wish import Wish, Words, read_wish
 from tests.unit.staged_hub import PATIENCE_S, Stage
 
-NOTE = Note("3fa9c0de", "remote", "gpu1", None, None, "/r/kernel-a.json", {"shell_port": 1})
+NOTE = Note(
+    "3fa9c0de", "remote", "gpu1", "python3", None, None, "/r/kernel-a.json", {"shell_port": 1}
+)
 
 
 def wish(*words: str) -> Wish:
@@ -94,6 +101,7 @@ def test_pythonhome_of_1_x_reaches_the_kernel() -> None:
 class TestExisting:
     @pytest.fixture
     def note(self) -> Note:
+        """One kernel that was left."""
         path = new_connection_file("remote")
         note = replace(NOTE, connection_file=path, connection=read_connection(path))
         note.save()
@@ -128,12 +136,59 @@ class TestExisting:
             "ssh_config": config,
         }
 
+    def test_of_several_the_one_of_the_host_or_kernel_that_is_named(
+        self, note: Note, tmp_path: Path
+    ) -> None:
+        os.utime(note.path, (1, 1))
+        other = replace(note, kernel_id="4fa9c0de", host="gpu2", kernel="", ssh=note.ssh)
+        other = replace(other, ssh=str(tmp_path / "ssh"))
+        other.save()
+        assert wish("--existing").existing == other.kernel_id
+        assert wish("--existing", "--host", "gpu1").existing == note.kernel_id
+        assert wish("--existing", "-k", "remote").existing == note.kernel_id
+
+    def test_a_file_in_use_is_not_ours_before_the_kernel_is(self, note: Note) -> None:
+        assert wish("--existing").made_file
+        assert not wish("--existing").made_file  # it is there by now
+
     def test_one_from_elsewhere_needs_a_host_or_a_kernel(self, tmp_path: Path) -> None:
-        made = wish("--existing", "77aa", "--host", "gpu2", "--ssh", str(tmp_path / "ssh"))
-        assert (made.existing, made.kernel) == ("77aa", "")
+        kernel_id = "77aa" * 8
+        made = wish("--existing", kernel_id, "--host", "gpu2", "--ssh", str(tmp_path / "ssh"))
+        assert (made.existing, made.kernel) == (kernel_id, "")
         assert made.record["target"]["host"] == "gpu2"
-        made = wish("--existing", "77aa", "-k", "remote")
-        assert (made.existing, made.kernel) == ("77aa", "remote")
+        assert not Path(made.connection_file).exists()  # the hub makes it, with the kernel's key
+        made = wish("--existing", kernel_id, "-k", "remote")
+        assert (made.existing, made.kernel) == (kernel_id, "remote")
+
+    @pytest.mark.parametrize(
+        ("named", "expected"),
+        [("77aa", "77aa1"), ("88", "88bb2"), ("", "88bb2"), ("7", None), ("99", None)],
+    )
+    def test_the_host_is_asked_which_one_is_meant(
+        self,
+        tmp_path: Path,
+        stage: Stage,
+        monkeypatch: pytest.MonkeyPatch,
+        named: str,
+        expected: str,
+    ) -> None:
+        kernels = [
+            {"kernel_id": "77aa1", "carried": "connected"},
+            {"kernel_id": "77bb1", "carried": "connected"},
+            {"kernel_id": "88bb2", "carried": "left"},
+        ]
+        ours, theirs = socket.socketpair()
+        theirs.sendall(json.dumps({"on_host": kernels}).encode() + b"\n")
+        monkeypatch.setattr(client, "reach_hub", lambda target: HubClient(ours))
+        try:
+            if expected is None:
+                with pytest.raises(InvalidInput, match=r"several kernels|no kernel 99 runs"):
+                    wish("--existing", named, "-k", "remote")
+            else:
+                assert wish("--existing", named, "-k", "remote").existing == expected
+            assert json.loads(theirs.recv(4096)) == {"op": "survey", "python": "python3"}
+        finally:
+            theirs.close()
 
 
 @pytest.mark.parametrize(
@@ -177,7 +232,7 @@ def test_wrong_usage_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_defect_is_shown_whole_and_has_its_exit_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(module, "load", lambda name: 1 / 0)
+    monkeypatch.setattr(module, "read_wish", lambda words: 1 / 0)
     assert run(["-k", "remote"]) == 70
     assert "ZeroDivisionError" in capsys.readouterr().err
 

@@ -11,7 +11,9 @@ import pytest
 from sshpyk.errors import InvalidInput
 from sshpyk.kernelapp.files import Note, find_note, new_connection_file, notes, read_connection
 
-NOTE = Note("3fa9c0de", "remote", "gpu1", None, None, "/r/kernel-a.json", {"shell_port": 1})
+NOTE = Note(
+    "3fa9c0de", "remote", "gpu1", "python3", None, None, "/r/kernel-a.json", {"shell_port": 1}
+)
 
 
 def mode(path: str | Path) -> int:

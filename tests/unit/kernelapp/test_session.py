@@ -259,7 +259,7 @@ def test_existing_comes_back_to_the_same_connection_file(stage: Stage, ready: Ty
     assert (opening["op"], opening["kernel_id"]) == ("attach", "3fa9c0de")
     assert opening["request"]["connection_file"] == note.connection_file
     stage.hub.say(event="ready", ticket=TICKET)
-    again.expect_exact("pid 4242, persistent")
+    again.expect_exact("pid 4242, kept")
     again.kill(signal.SIGUSR2)
     assert stage.hub.hear() == STOP
     stage.hub.say(event="exited", status=0)
@@ -354,8 +354,8 @@ def test_notices_have_the_time_of_day(stage: Stage, ready: Typing) -> None:
 
 def test_somebody_else_who_takes_the_kernel_is_told_of(stage: Stage, ready: Typing) -> None:
     terminal = ready()
-    stage.hub.say(event="taken")
-    assert "another client has taken the kernel over" in finish(terminal)
+    stage.hub.say(event="taken", by="ann@laptop")
+    assert "ann@laptop has taken the kernel over" in finish(terminal)
     assert terminal.exitstatus == 0
 
 
@@ -405,7 +405,8 @@ class TestProgram:
         process.send_signal(signal.SIGINT)
         assert stage.hub.hear() == INTERRUPT  # and the launch goes on
         stage.hub.say(event="ready", ticket=TICKET)
-        process.send_signal(signal.SIGUSR1)
+        while not stage.hub.has_more(0.2):  # once it has heard of that
+            process.send_signal(signal.SIGUSR1)
         assert stage.hub.hear() == STOP
         stage.hub.say(event="exited", status=0)
         stage.hub.launch()
