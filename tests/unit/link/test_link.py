@@ -320,6 +320,18 @@ def test_silence_after_a_question_makes_the_connection_suspect_and_any_byte_clea
     assert not connection.tick(pair.now)
 
 
+def test_a_line_in_doubt_is_asked_at_once_and_only_once():
+    pair = Pair()
+    pair.connect()
+    pair.settle()
+    connection = pair.hub.connection
+    assert isinstance(connection, Connection)
+    connection.ask(pair.now)
+    connection.ask(pair.now)
+    assert len(connection.data_to_send(1000, pair.now)) == 1
+    assert connection.tick(pair.now + 6)  # the answer is due
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=400), st.booleans())
 def test_malformed_bytes_break_the_connection_and_nothing_else(junk, after_hello):
