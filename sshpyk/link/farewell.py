@@ -13,11 +13,12 @@ from sshpyk.link.frames import FLAG_END, FLAG_LAST_CHUNK, Ack, Data, LinkProtoco
 
 
 class Progress(NamedTuple):
-    """How far a sender had come: what was acknowledged, and the next byte to be sent."""
+    """How far a sender had come: what was acknowledged, what comes next, and whether it had ended."""
 
     acked_seq: int
     seq: int
     offset: int
+    ended: bool
 
 
 class Farewell:
@@ -30,9 +31,10 @@ class Farewell:
 
     def __init__(self, stream: int, progress: Progress) -> None:
         self.stream = stream
-        self.acked_seq, self._seq, self._offset = progress
+        self.acked_seq, self._seq, self._offset, ended = progress
         self._farthest = progress.seq + 1  # no peer expects more
-        self._end_seq: int | None = None  # of the last message, once it was sent
+        # Of the last message, once it was sent.
+        self._end_seq: int | None = progress.seq - 1 if ended else None
 
     def push(self, payload: object, seen: int, *, end: bool = False) -> int:
         """Refuse: nobody sends here any more. Raises ValueError."""

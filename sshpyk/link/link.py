@@ -129,13 +129,14 @@ class Link:
             stream.sender.push(b"", stream.receiver.consumed_seq, end=True)
 
     def give_away(self, number: int) -> Sender:
-        """Return what waits on a stream, for another link to :meth:`receive_moved`; here only the end stays.
+        """Return what waits on a stream, for another link to :meth:`receive_moved`.
 
-        The peer's messages on it still come. Raises LookupError for a stream that is over, or has
-        been given away.
+        Here only the end stays, and the peer's messages still come. Raises LookupError for a stream
+        that is over, or has been given away.
         """
         stream = self._streams[number]
-        if not isinstance(stream.sender, Sender):
+        over = stream.sender.finished and stream.sender.drained
+        if over or not isinstance(stream.sender, Sender):
             raise LookupError("stream %d was moved to another link" % number)
         moved, stream.sender = stream.sender, Farewell(number, stream.sender.progress)
         return moved
@@ -333,6 +334,12 @@ class Link:
         stream = self._streams.get(number)
         if stream is not None and stream.over and number not in self._acks_due:
             self._forget(number)
+
+    def forget(self, number: int) -> None:
+        """Forget a stream of a link that has no peer, with what waits on it; idempotent."""
+        if number in self._streams:
+            self._forget(number)
+        self._over.pop(number, None)
 
     def _forget(self, number: int) -> None:
         stream = self._streams.pop(number)

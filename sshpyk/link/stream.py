@@ -242,7 +242,8 @@ class Sender:
     def progress(self) -> Progress:
         """How far we have come."""
         seq = self._waiting[0].seq if self._waiting else self._next_seq
-        return Progress(self.acked_seq, seq, self._offset)
+        ended = bool(self._sent and self._sent[-1].end)
+        return Progress(self.acked_seq, seq, self._offset, ended)
 
     def move_to(self, stream: int) -> None:
         """Be the beginning of another stream, with what the peer of this one has not taken.

@@ -34,9 +34,10 @@ def move(source: Link, number: int, target: Link, new_number: int) -> None:
     take=st.integers(1, 200),
     cut=st.booleans(),
     via_shelf=st.booleans(),
+    ends=st.booleans(),
 )
 def test_peers_get_each_message_once_in_order_and_the_first_gets_a_whole_beginning(
-    before, between, after, steps, take, cut, via_shelf
+    before, between, after, steps, take, cut, via_shelf, ends
 ):
     first, second, shelf = connected(1), connected(7), Link("shelf")
     for payload in before:
@@ -56,9 +57,12 @@ def test_peers_get_each_message_once_in_order_and_the_first_gets_a_whole_beginni
             second.agent.link.send(7, payload)
     for payload in after:
         second.agent.link.send(7, payload)
+    if ends:
+        second.agent.link.finish(7)
     first.hub.link.finish(1)
     first.settle(take)
     second.settle(take)
+    assert second.hub.handed == [] or second.hub.handed[-1].end == ends
     got = second.hub.payloads(7)
     sent = before + between + after
     assert got == sent[len(sent) - len(got) :]
@@ -123,3 +127,30 @@ def test_nothing_is_sent_where_the_stream_was_moved_away_or_is_moved_twice() -> 
     with pytest.raises(LookupError, match="was moved"):
         first.agent.link.give_away(1)
     first.agent.link.finish(1)
+
+
+def test_end_that_was_said_is_not_said_again_and_goes_with_the_rest() -> None:
+    first, second = connected(1), connected(1)
+    first.hub.consume_at_once = False
+    first.agent.link.send(1, b"last words")
+    first.agent.link.finish(1)
+    first.settle()
+    move(first.agent.link, 1, second.agent.link, 1)
+    first.settle()
+    second.settle()
+    assert [message.end for message in first.hub.handed] == [False, True]
+    assert [message.payload for message in second.hub.handed] == [b"last words", b""]
+    assert second.hub.handed[-1].end
+    first.hub.link.consumed(1)
+    first.hub.link.consumed(1)
+    first.hub.link.finish(1)
+    first.settle()
+    assert first.agent.link.is_over(1)
+
+
+def test_stream_whose_end_was_taken_has_nothing_to_give() -> None:
+    first = connected(1)
+    first.agent.link.finish(1)
+    first.settle()
+    with pytest.raises(LookupError):
+        first.agent.link.give_away(1)
