@@ -115,6 +115,14 @@ class KernelDied(KernelError):
     """The kernel process ended before it was ready."""
 
 
+class KernelInUse(KernelError):
+    """Somebody else's link carries the kernel, and a takeover was not asked for."""
+
+
+class KernelTaken(KernelError):
+    """Somebody attached to the kernel from elsewhere: it goes on there."""
+
+
 class LaunchTimeout(KernelError):
     """The kernel was not ready in time; what had been started was stopped again."""
 

@@ -72,6 +72,15 @@ class Answers:
         else:
             self._process.signal(signal.SIGINT)
 
+    def new_clients(self) -> None:
+        """The kernel is carried to others: what they have not seen is not theirs."""
+        self._view.forget_clients()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the kernel executes a cell."""
+        return self._view.running is not None
+
     def inject(self, msg_type: str, content: dict[str, Any]) -> None:
         """Send a control request of our own to the kernel."""
         self._channels.inject(self._signer.message(msg_type, content))

@@ -8,8 +8,15 @@ One connection, one conversation. A stand-in's goes on for the life of its kerne
     <- {"event": "notice", "text": "gpu1: the connection is down …"}
     <- {"event": "exited", "status": 0}        or  {"event": "failed", "error": {…}}
 
-If it ends before ``exited``, its kernel is killed. When the *hub* was killed, the stand-in starts another
-and says ``{"op": "reattach", "request": …, "ticket": …}`` instead of ``launch``.
+``attach`` with a ``kernel_id`` takes the place of ``launch`` for a kernel that runs already; the hub
+writes the connection file then. Two more ways how it ends::
+
+    -> {"op": "leave"}
+    <- {"event": "left", "told": true}         told: the host knows; else it will when the link is back
+    <- {"event": "taken", "by": "ann@laptop"}  somebody attached to the kernel from elsewhere
+
+If it ends before ``exited``, its kernel is killed, or left if it is persistent. When the *hub* was
+killed, the stand-in starts another and says ``{"op": "reattach", "request": …, "ticket": …}`` instead.
 
 ``{"op": "status"}`` answers one record at once, ``{"op": "survey", "python": …}`` adds what the host
 says, and ``{"op": "quit"}`` makes the hub leave. ``login`` is told in :mod:`.login`.
@@ -27,9 +34,10 @@ from typing import Any
 
 from sshpyk.errors import HubError, KernelError, SshpykError
 from sshpyk.hub.host import HostLink
-from sshpyk.hub.kernels import HubKernel, Kernels, LaunchRequest, Outcome, Ticket
+from sshpyk.hub.kernels import Kernels
 from sshpyk.hub.linkstate import LinkState
 from sshpyk.hub.login import serve_login
+from sshpyk.hub.requests import HubKernel, LaunchRequest, Left, Outcome, Taken, Ticket
 
 _Orders = asyncio.Future[dict[str, Any] | None]
 
@@ -131,6 +139,10 @@ class _Conversation:
                 request = LaunchRequest(**record["request"])
                 await self._own(self._server.kernels.launch(request))
                 return
+            if record["op"] == "attach":
+                request = LaunchRequest(**record["request"])
+                await self._own(self._server.kernels.attach(str(record["kernel_id"]), request))
+                return
             if record["op"] == "reattach":
                 request, ticket = LaunchRequest(**record["request"]), Ticket(**record["ticket"])
                 await self._own(self._server.kernels.reattach(request, ticket))
@@ -207,7 +219,7 @@ class _Conversation:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             if orders.done() and not launching.done():
                 record = orders.result()
-                if record is None or record["op"] == "stop":
+                if record is None or record["op"] in ("stop", "leave"):
                     launching.cancel()
                     await asyncio.wait({launching})
                     raise KernelError("stopped while it was starting")
@@ -230,7 +242,7 @@ class _Conversation:
             if record is None:
                 over.cancel()
                 kernel.watch(lambda outcome: None)
-                log.info("the owner of kernel %s has gone; ending it", kernel.kernel_id)
+                log.info("the owner of kernel %s has gone", kernel.kernel_id)
                 self._server.kernels.abandon(kernel)
                 return
             try:
@@ -245,11 +257,17 @@ class _Conversation:
             kernels.interrupt(kernel)
         elif record["op"] == "stop":
             kernels.stop(kernel, float(record["grace_s"]))
+        elif record["op"] == "leave":
+            kernels.leave(kernel)
         elif record["op"] == "signal":
             kernels.signal(kernel, int(record["signal"]))
 
     def _ended(self, outcome: Outcome) -> None:
-        if isinstance(outcome, SshpykError):
+        if isinstance(outcome, Left):
+            self._say(event="left", told=outcome.told)
+        elif isinstance(outcome, Taken):
+            self._say(event="taken", by=outcome.by)
+        elif isinstance(outcome, SshpykError):
             self._say(event="failed", error=outcome.to_record())
         else:
             self._say(event="exited", status=outcome)
