@@ -126,6 +126,21 @@ class SSHKernelProvisioner(LocalProvisioner):
                 ours.close()
         return info
 
+    async def kill(self, restart: bool = False) -> None:  # noqa: FBT001, FBT002
+        """End the kernel at once (called by KernelManager).
+
+        A persistent one is left when its stand-in goes without a word, so the hub is told.
+        """
+        if self._remote.persistent:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(None, self._end_on_host)
+        await super().kill(restart)
+
+    def _end_on_host(self) -> None:
+        from sshpyk.hub.client import end_kernel  # here: what a server loads should be light
+
+        end_kernel(self._remote.target(), os.path.realpath(self._manager.connection_file))
+
     async def cleanup(self, restart: bool = False) -> None:  # noqa: FBT001, FBT002
         """Let go of the ended stand-in (called by KernelManager)."""
         self._drop_notices()

@@ -24,7 +24,7 @@ import time
 from enum import Enum
 from typing import Any, ClassVar, NoReturn
 
-from sshpyk.errors import HubError, SshpykError, error_from_record
+from sshpyk.errors import HubError, KernelTaken, SshpykError, error_from_record
 from sshpyk.hub.client import HubClient, reach_hub
 from sshpyk.ssh.command import SshTarget
 
@@ -64,6 +64,8 @@ class Request:
         self.shutdown_timeout_s = float(record["shutdown_timeout_s"])
         self._report = report
         self._reported = False
+        # Of a kernel that runs already; its connection file is then the hub's work, and goes with us.
+        self.attach_to: str | None = record.get("attach_to")
         self._logs_notices = bool(record.get("logs_notices"))
 
     def report(self, **outcome: Any) -> None:
@@ -137,7 +139,11 @@ class StandIn:
                     return status
 
     def _ask_for_kernel(self) -> None:
-        self._hub.say("launch", request=self._request.launch)
+        launch, attach_to = self._request.launch, self._request.attach_to
+        if attach_to is None:
+            self._hub.say("launch", request=launch)
+        else:
+            self._hub.say("attach", request=launch, kernel_id=attach_to)
 
     def _reattach(self) -> None:
         """The hub was killed: start another and give it the kernel that ours was."""
@@ -211,7 +217,22 @@ class StandIn:
         if record["event"] == "ready":
             self._ticket = record["ticket"]
             self._request.report(ready=True)
+        return self._how_it_ended(record)
+
+    def _how_it_ended(self, record: dict[str, Any]) -> int | None:
+        """Return the exit status to end with, if this record says that we have nothing to stand for."""
+        if record["event"] == "taken":
+            what = f"the kernel was taken over by {record.get('by')}: it goes on there"
+            raise KernelTaken(what, host=self._request.target.host)
+        if record["event"] == "left":
+            return 0
         return int(record["status"]) if record["event"] == "exited" else None
+
+    def clean_up(self) -> None:
+        """Remove the connection file that the hub made for us."""
+        if self._request.attach_to is not None and self._ticket is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(self._request.launch["connection_file"])
 
 
 def exit_like(status: int) -> NoReturn:
@@ -235,7 +256,11 @@ def main(argv: list[str] | None = None) -> NoReturn:
         exit_like(run(words))
     request = read_request(int(words[1]))
     try:
-        status = StandIn(request, reach_hub(request.target)).stand()
+        stand_in = StandIn(request, reach_hub(request.target))
+        try:
+            status = stand_in.stand()
+        finally:
+            stand_in.clean_up()
     except SshpykError as error:
         request.report(error=error.to_record())
         sys.exit(error.exit_code)

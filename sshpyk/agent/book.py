@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 
 from sshpyk.agent.kernel import Kernel, KernelState
 from sshpyk.agent.process import KernelProcess
@@ -67,6 +67,7 @@ class Book:
         self.kernels: dict[str, Kernel] = {}
         self.unheard: set[Kernel] = set()  # alive, or ended and their hubs do not know it yet
         self.services: dict[LinkDriver, Service] = {}
+        self.on_ended: Callable[[Kernel], None] = lambda kernel: None
         self._shelf = Shelf(make_backlog)
         self._unwanted: set[Kernel] = set()  # nobody is to hear their last words
 
@@ -81,6 +82,7 @@ class Book:
         for kernel_id, kernel in list(self.kernels.items()):
             if not kernel.check_alive():
                 del self.kernels[kernel_id]
+                self.on_ended(kernel)
                 if kernel in self._unwanted:
                     self.discard(kernel)
 
@@ -92,6 +94,10 @@ class Book:
         """Return a kernel, also one that has ended and whose last words nobody has heard yet."""
         found = [kernel for kernel in self.unheard if kernel.kernel_id == kernel_id]
         return self.kernels.get(kernel_id) or (found[0] if found else None)
+
+    def activities(self) -> dict[str, Any]:
+        """Return what each living kernel does, by id."""
+        return {kernel_id: kernel.activity for kernel_id, kernel in self.kernels.items()}
 
     def tell(self, kernel: Kernel, op: str, **params: Any) -> None:
         """Tell the hub that carries a kernel something about it, if one does."""

@@ -18,6 +18,7 @@ import tempfile
 
 from sshpyk.agent.book import LEASE_S, Book, sweep
 from sshpyk.agent.kernel import KernelState
+from sshpyk.agent.logs import KernelLogs
 from sshpyk.agent.record import SHELF, KernelRecord, boot_id, records
 from sshpyk.agent.service import Places, Service
 from sshpyk.agent.spool import Spool
@@ -107,6 +108,7 @@ class Agent:
         self._places = places
         self._boot_id = boot_id()
         self._spool = Spool(places.logs)
+        self._logs = KernelLogs(places.logs)
         self._book = Book(self._spool.backlog)
         self._links: dict[str, _HeldLink] = {}
         self._loop = asyncio.get_running_loop()
@@ -309,6 +311,7 @@ class Agent:
             held.note_head()
         for kernel in self._book.kernels.values():
             kernel.forget_heard()
+            self._logs.rotate(kernel.kernel_id)
 
     def _upkeep_idle(self) -> None:
         carried = any(held.driver.carrier for held in self._links.values())

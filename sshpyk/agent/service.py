@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import re
@@ -15,14 +14,14 @@ from sshpyk.agent.book import Book
 from sshpyk.agent.custody import Custody, label
 from sshpyk.agent.kernel import Kernel, KernelState
 from sshpyk.agent.kernelspecs import RemoteKernelspec, find_kernelspec
+from sshpyk.agent.logs import KernelLogs
+from sshpyk.agent.logs import operations as logs_operations
 from sshpyk.agent.process import KernelProcess, connection_info
 from sshpyk.agent.record import KernelRecord, kernel_folder
 from sshpyk.errors import KernelDied, KernelError, RemoteShellFailed
 from sshpyk.wire.clock import now_s
 from sshpyk.wire.driver import LinkDriver
 from sshpyk.wire.rpc import Params, Rpc
-
-KEPT_LOGS = 50
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +40,8 @@ class Service:
         self._driver = driver
         self._book = book
         self._places = places
+        self._logs = logs = KernelLogs(places.logs)
+        book.on_ended = lambda kernel: logs.end(kernel.kernel_id, kernel.status)
         self._starting: set[str] = set()  # asked for, and not stopped since
         self.rpc = Rpc(
             driver,
@@ -52,6 +53,7 @@ class Service:
                 "backlog": self._backlog,
                 "welcomes": self._welcomes,
                 **Custody(driver, book, places.sockets).operations,
+                **logs_operations(logs, book.activities),
             },
         )
         self.heard_s = now_s()  # when something came from the hub
@@ -111,9 +113,9 @@ class Service:
         kernel_id = params["kernel_id"]
         info = connection_info(spec, folder, params["key"], params["signature_scheme"])
         info["kernel_name"] = params["kernel_name"]
-        os.makedirs(self._places.logs, mode=0o700, exist_ok=True)
-        _prune_logs(self._places.logs)
-        log_path = os.path.join(self._places.logs, f"{kernel_id}.log")
+        whose = {name: label(params.get(name)) for name in ("owner", "session")}
+        name, born_s = params["kernel_name"], time.time()
+        log_path = self._logs.begin(kernel_id, name=name, started_s=born_s, **whose)
         main, control = params["streams"]
         link = self._driver.link
         record = KernelRecord(
@@ -124,10 +126,10 @@ class Service:
             spec,
             log_path,
             link.boot_id,
-            owner=label(params.get("owner")),
-            session=label(params.get("session")),
             persistent=params.get("persistent") is True,
-            born_s=time.time(),
+            born_s=born_s,
+            owner=whose["owner"],
+            session=whose["session"],
         )
         process = KernelProcess(spec, info, folder, log_path)
         return Kernel(record, process, self._driver)
@@ -204,14 +206,6 @@ def _check_start(params: Params) -> None:
     )
     if not well_formed:
         raise KernelError("a malformed request for a kernel", phase="starting the kernel")
-
-
-def _prune_logs(folder: str) -> None:
-    """Keep the logs of the latest kernels only."""
-    paths = [os.path.join(folder, name) for name in os.listdir(folder)]
-    for path in sorted(paths, key=os.path.getmtime)[:-KEPT_LOGS]:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
 
 
 def _interpreter(path: str) -> str:

@@ -77,6 +77,11 @@ def kernel_flags(function: _Function) -> _Function:
         help="A local folder for the kernel to see (repeatable).",
     )
     function = mounts(function)
+    function = click.option(
+        "--persistent/--no-persistent",
+        default=None,
+        help="Keep the kernel when Jupyter is killed: `sshpyk attach` finds it again.",
+    )(function)
     for flag, kind, text in reversed(_CONFIG_FLAGS):
         function = click.option(flag, type=kind, help=text)(function)
     function = click.option("--language", help="The kernel's language.")(function)

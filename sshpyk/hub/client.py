@@ -137,6 +137,18 @@ def _spawn_errors(process: subprocess.Popen[bytes]) -> str:
     return process.stderr.read().decode("utf-8", "replace")[-4000:]
 
 
+def end_kernel(target: SshTarget, connection_file: str, timeout_s: float = 2) -> None:
+    """Have the hub end the kernel of a connection file, persistent or not; no hub, no kernel."""
+    client = _try_connect(hub_socket(target))
+    if client is None:
+        return
+    client.socket.settimeout(timeout_s)
+    with contextlib.suppress(OSError):
+        client.say("end", connection_file=connection_file)
+        client.hear()
+    client.close()
+
+
 def all_hubs() -> list[HubClient]:
     """Return a conversation with every hub of this user that runs."""
     return [client for client in map(_try_connect, _hub_sockets()) if client is not None]

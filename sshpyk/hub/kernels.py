@@ -318,7 +318,7 @@ class Kernels:
 
         A persistent one is left.
         """
-        if kernel.request.persistent:
+        if kernel.request.persistent and kernel.kernel_id not in self._stopping:
             self.leave(kernel)
             return
         self.stop(kernel, grace_s=0)
@@ -354,10 +354,12 @@ class Kernels:
             for stream in streams if not driver.left else []:
                 driver.abandon(stream)
 
-    def find_by_file(self, path: str) -> HubKernel | None:
-        """Return the kernel whose local connection file this is."""
-        found = [one for one in self._kernels.values() if one.request.connection_file == path]
-        return found[0] if found else None
+    def find(self, *, connection_file: str = "", kernel_id: str = "") -> HubKernel | None:
+        """Return the kernel of an id, or of a local connection file."""
+        for kernel in self._kernels.values():
+            if kernel.kernel_id == kernel_id or kernel.request.connection_file == connection_file:
+                return kernel
+        return None
 
     async def stop_all(self) -> None:
         """End every kernel that an owner has left behind; called when the hub leaves.
@@ -365,7 +367,7 @@ class Kernels:
         Those that are persistent are left.
         """
         for kernel in list(self._kernels.values()):
-            if kernel.request.persistent:
+            if kernel.request.persistent and kernel.kernel_id not in self._stopping:
                 self.leave(kernel)
             else:
                 await self._host.rpc.call("stop", kernel_id=kernel.kernel_id, grace_s=0)

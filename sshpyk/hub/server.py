@@ -19,7 +19,9 @@ If it ends before ``exited``, its kernel is killed, or left if it is persistent.
 killed, the stand-in starts another and says ``{"op": "reattach", "request": …, "ticket": …}`` instead.
 
 ``{"op": "status"}`` answers one record at once, ``{"op": "survey", "python": …}`` adds what the host
-says, and ``{"op": "quit"}`` makes the hub leave. ``login`` is told in :mod:`.login`.
+says, ``{"op": "ask", "what": "gc", …}`` passes a question to the agent, ``leave`` and ``end`` do that to
+a kernel whose stand-in is another process, and ``{"op": "quit"}`` makes the hub leave. ``login`` is
+told in :mod:`.login`.
 """
 
 from __future__ import annotations
@@ -28,19 +30,21 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import asdict
 from typing import Any
 
-from sshpyk.errors import HubError, KernelError, SshpykError
+from sshpyk.errors import HubError, KernelError, SshpykError, Unreachable
 from sshpyk.hub.host import HostLink
 from sshpyk.hub.kernels import Kernels
 from sshpyk.hub.linkstate import LinkState
 from sshpyk.hub.login import serve_login
-from sshpyk.hub.requests import HubKernel, LaunchRequest, Left, Outcome, Taken, Ticket
+from sshpyk.hub.requests import HubKernel, LaunchRequest, Left, Outcome, Taken, Ticket, owner
 
 _Orders = asyncio.Future[dict[str, Any] | None]
 
+_ASKED_OF_HOST = ("list", "gc", "stop", "logs", "read_log")
+_LONGEST_WAIT_S = 3600.0
 _LINE_LIMIT_BYTES = 16 * 1024 * 1024
 
 log = logging.getLogger(__name__)
@@ -99,13 +103,47 @@ class Server:
     async def survey(self, python: str) -> dict[str, Any]:
         """Return the status with all kernels of this user on the host. Raises what a dial met."""
         await self._host.bring_up(python)
-        listed = await self._host.rpc.call("list")
+        listed = await self._host.rpc.call("list", owner=owner())
         return {**self.status(), "on_host": listed["kernels"]}
+
+    async def ask_host(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Ask the agent something about kernels, for the command line. Raises what a dial met."""
+        host, timeout_s = self._host, min(float(record["timeout_s"]), _LONGEST_WAIT_S)
+        if record["what"] not in _ASKED_OF_HOST:
+            raise HubError(f"the hub asks no host for {record['what']}")
+        try:
+            return {"answer": await asyncio.wait_for(self._ask_host(record), timeout_s)}
+        except asyncio.TimeoutError:
+            raise Unreachable(
+                f"no answer within {timeout_s:g} s",
+                host=host.target.host,
+                phase=host.phase if not host.is_up else "waiting for the host's answer",
+                advice="see sshpyk ps: it says how the link is",
+            ) from None
+
+    async def _ask_host(self, record: dict[str, Any]) -> dict[str, Any]:
+        await self._host.bring_up(str(record["python"]))
+        params = {**record.get("params", {}), "owner": owner()}
+        return await self._host.rpc.call(record["what"], **params)
+
+    def end(self, path: str) -> dict[str, Any]:
+        """End the kernel of a local connection file, persistent or not."""
+        kernel = self._kernels.find(connection_file=path)
+        if kernel is not None:
+            self._kernels.stop(kernel, grace_s=0)
+        return {"event": "ending", "found": kernel is not None}
+
+    def leave(self, kernel_id: str) -> dict[str, Any]:
+        """Leave a kernel; its stand-in is told."""
+        kernel = self._kernels.find(kernel_id=kernel_id)
+        if kernel is not None:
+            self._kernels.leave(kernel)
+        return {"event": "leaving", "found": kernel is not None}
 
     def _notify(self, text: str) -> None:
         log.warning("%s", text)
-        for owner in self.owners:
-            owner.notify(text)
+        for conversation in self.owners:
+            conversation.notify(text)
 
     @property
     def host(self) -> HostLink:
@@ -128,6 +166,14 @@ class _Conversation:
         self._reader = reader
         self._writer = writer
         self._over = asyncio.Event()
+        self._answers: dict[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
+            "status": self._status,
+            "survey": self._survey,
+            "ask": self._ask,
+            "leave": self._leave,
+            "end": self._end,
+            "quit": self._quit,
+        }
 
     async def run(self) -> None:
         """Answer until the other end goes or its kernel has ended."""
@@ -135,35 +181,49 @@ class _Conversation:
             record = await self._read()
             if record is None:
                 return
-            if record["op"] == "launch":
-                request = LaunchRequest(**record["request"])
-                await self._own(self._server.kernels.launch(request))
-                return
-            if record["op"] == "attach":
-                request = LaunchRequest(**record["request"])
-                await self._own(self._server.kernels.attach(str(record["kernel_id"]), request))
-                return
-            if record["op"] == "reattach":
-                request, ticket = LaunchRequest(**record["request"]), Ticket(**record["ticket"])
-                await self._own(self._server.kernels.reattach(request, ticket))
+            if record["op"] in ("launch", "attach", "reattach"):
+                await self._own(self._get_kernel(record))
                 return
             if record["op"] == "login":
                 await self._log_in(record)
                 return
-            if record["op"] == "status":
-                self._say(**self._server.status())
-            elif record["op"] == "survey":
-                await self._survey(record["python"])
-            elif record["op"] == "quit":
-                self._server.quit.set()
-                self._say(event="leaving")
-            else:
+            answer = self._answers.get(record["op"])
+            if answer is None:
                 error = HubError(f"the hub does not know the operation {record['op']}")
                 self._say(event="failed", error=error.to_record())
+            else:
+                await answer(record)
 
-    async def _survey(self, python: str) -> None:
+    def _get_kernel(self, record: dict[str, Any]) -> Coroutine[Any, Any, HubKernel]:
+        kernels, request = self._server.kernels, LaunchRequest(**record["request"])
+        if record["op"] == "launch":
+            return kernels.launch(request)
+        if record["op"] == "attach":
+            return kernels.attach(str(record["kernel_id"]), request)
+        return kernels.reattach(request, Ticket(**record["ticket"]))
+
+    async def _status(self, _record: dict[str, Any]) -> None:
+        self._say(**self._server.status())
+
+    async def _survey(self, record: dict[str, Any]) -> None:
+        await self._answer(self._server.survey(record["python"]))
+
+    async def _ask(self, record: dict[str, Any]) -> None:
+        await self._answer(self._server.ask_host(record))
+
+    async def _end(self, record: dict[str, Any]) -> None:
+        self._say(**self._server.end(record["connection_file"]))
+
+    async def _leave(self, record: dict[str, Any]) -> None:
+        self._say(**self._server.leave(record["kernel_id"]))
+
+    async def _quit(self, _record: dict[str, Any]) -> None:
+        self._server.quit.set()
+        self._say(event="leaving")
+
+    async def _answer(self, asking: Coroutine[Any, Any, dict[str, Any]]) -> None:
         try:
-            self._say(**await self._server.survey(python))
+            self._say(**await asking)
         except SshpykError as error:
             self._say(event="failed", error=error.to_record())
 

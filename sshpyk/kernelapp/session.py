@@ -161,6 +161,9 @@ class Session(StandIn):
             return 0
         return status
 
+    def _how_it_ended(self, record: dict[str, Any]) -> int | None:
+        return int(record["status"]) if record["event"] == "exited" else None
+
     def _on_ready(self) -> None:
         assert self._ticket is not None
         took_s = time.monotonic() - self._since_s
