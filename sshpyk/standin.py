@@ -66,6 +66,7 @@ class Request:
         self._reported = False
         # Of a kernel that runs already; its connection file is then the hub's work, and goes with us.
         self.attach_to: str | None = record.get("attach_to")
+        self.links: list[str] = record.get("links", [])  # that go with it
         self._logs_notices = bool(record.get("logs_notices"))
 
     def report(self, **outcome: Any) -> None:
@@ -231,8 +232,9 @@ class StandIn:
     def clean_up(self) -> None:
         """Remove the connection file that the hub made for us."""
         if self._request.attach_to is not None and self._ticket is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(self._request.launch["connection_file"])
+            for path in (*self._request.links, self._request.launch["connection_file"]):
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
 
 
 def exit_like(status: int) -> NoReturn:

@@ -26,6 +26,11 @@ _VERBS = {
     "add": ("sshpyk.cli.add:add", "Add a kernel that runs on a host."),
     "delete": ("sshpyk.cli.delete:delete", "Delete an SSH kernel."),
     "edit": ("sshpyk.cli.edit:edit", "Change an SSH kernel; what is not named stays."),
+    "attach": ("sshpyk.cli.attach:attach", "Bring a kernel that runs on a host here."),
+    "gc": ("sshpyk.cli.gc:gc", "End kernels on hosts that nobody needs any more."),
+    "leave": ("sshpyk.cli.leave:leave", "Let a kernel go on without this machine."),
+    "logs": ("sshpyk.cli.logs:logs", "Show what a kernel wrote to its stdout and stderr."),
+    "stop": ("sshpyk.cli.stop:stop", "End kernels on a host, whoever carries them."),
     "ps": ("sshpyk.cli.ps:ps", "Show links to hosts, and the kernels behind them."),
     "list": ("sshpyk.cli.list_:list_kernels", "List local and SSH kernels, and check the latter."),
     "login": (
@@ -119,6 +124,8 @@ def _print_result(result: object, **_options: Any) -> None:
     from sshpyk.cli.render import render
 
     render(result)
+    if status := getattr(result, "exit_code", 0):
+        raise click.exceptions.Exit(status)
 
 
 def _report_defect(error: Exception, *, with_traceback: bool) -> int:

@@ -10,6 +10,7 @@ from functools import singledispatch
 
 import click
 
+from sshpyk.cli.render_kernels import RENDERERS
 from sshpyk.cli.results import (
     Added,
     Deleted,
@@ -19,8 +20,8 @@ from sshpyk.cli.results import (
     Listing,
     LoggedIn,
     Mark,
-    Processes,
 )
+from sshpyk.cli.text import safe as _safe
 
 _HEADERS = {"local": "Local Kernel", "ssh": "SSH Kernel", "broken": "Broken Kernel"}
 _STYLES = {
@@ -37,6 +38,10 @@ _KIND_STYLES = {"local": "magenta", "ssh": "cyan", "broken": "red"}
 def render(result: object) -> None:
     """Print the record that a verb returned. Called once, by ``main``."""
     raise TypeError(f"nothing renders {result!r}")
+
+
+for _kind, _renderer in RENDERERS.items():
+    render.register(_kind, _renderer)
 
 
 @render.register
@@ -86,29 +91,6 @@ def _listing(result: Listing) -> None:
             click.echo(line.text)
 
 
-@render.register
-def _processes(result: Processes) -> None:
-    if result.as_json:
-        click.echo(json.dumps({"hosts": result.hubs}, indent=2))
-    elif not result.hubs:
-        click.echo("No links: no kernel runs on a host")
-    for hub in [] if result.as_json else result.hubs:
-        away = "" if hub["away_s"] is None else f" for {hub['away_s']:.0f} s"
-        reason = f" ({_safe(hub['away_reason'])})" if hub["away_reason"] else ""
-        click.echo(f"{hub['host']}: link {hub['link']}{away}{reason}")
-        kernels = {kernel["kernel_id"]: kernel for kernel in hub["kernels"]}
-        for kernel in hub.get("on_host", ()):
-            elsewhere = {**kernel, "state": "alive", "session": "another machine's"}
-            kernels.setdefault(kernel["kernel_id"], elsewhere)
-        for kernel in kernels.values():
-            words = (kernel["kernel_id"][:8], kernel["state"], f"pid {kernel['pid']}")
-            text = f"  {words[0]}  {words[1]:<11}  {words[2]:<11}  {kernel['name']}"
-            session = f"  {kernel['session']}" if kernel["session"] else ""
-            click.echo(_safe(text + session))
-        if not kernels:
-            click.echo("  no kernels")
-
-
 def _plain(value: object) -> object:
     """Return what JSON can hold: records become objects, marks their names."""
     if isinstance(value, Mark):
@@ -147,11 +129,6 @@ def _lines(listing: Listing) -> Iterator[_Line]:
 def _marked(item: Item, prefix: str = "") -> str:
     mark = f"{item.mark.value} " if item.mark else ""
     return f"{mark}{_safe(prefix + item.value)}"
-
-
-def _safe(text: str) -> str:
-    """Show control characters instead of obeying them: a host chose part of the text."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _print_coloured(listing: Listing) -> None:
