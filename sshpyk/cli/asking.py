@@ -12,7 +12,6 @@ import click
 from sshpyk import kernelspecs
 from sshpyk.errors import HubError, InvalidInput, SshpykError, Unreachable, error_from_record
 from sshpyk.hub.client import HubClient, reach_hub
-from sshpyk.kernelspecs import LocalKernelspec
 from sshpyk.ssh.command import SshTarget
 
 TIMEOUT_S = 30.0
@@ -54,8 +53,7 @@ class Host:
     @property
     def python(self) -> str:
         """The interpreter that a kernel of this host is known to have."""
-        specs = [spec for spec in kernelspecs.load_all() if isinstance(spec, LocalKernelspec)]
-        remotes = [spec.remote for spec in specs if spec.remote]
+        remotes = [remote for _, remote in kernelspecs.ssh_kernels()]
         pythons = [one.python for one in remotes if one.ssh_host_alias == self.target.host]
         return [*pythons, "python3"][0]
 

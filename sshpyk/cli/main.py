@@ -24,7 +24,12 @@ _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 # Each verb: where its command is, and its line in `sshpyk --help`, which thus imports no verb.
 _VERBS = {
     "add": ("sshpyk.cli.add:add", "Add a kernel that runs on a host."),
+    "completion": ("sshpyk.cli.completion:completion", "Print the completion for your shell."),
     "delete": ("sshpyk.cli.delete:delete", "Delete an SSH kernel."),
+    "doctor": (
+        "sshpyk.cli.doctor:doctor",
+        "Find out why a kernel, a host or this machine does not work.",
+    ),
     "edit": ("sshpyk.cli.edit:edit", "Change an SSH kernel; what is not named stays."),
     "attach": ("sshpyk.cli.attach:attach", "Bring a kernel that runs on a host here."),
     "gc": ("sshpyk.cli.gc:gc", "End kernels on hosts that nobody needs any more."),

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from sshpyk.doctor.finding import Item, Mark
 from sshpyk.errors import SshpykError
 
-
-class Mark(Enum):
-    """What a check found out about an item."""
-
-    OK = "(v)"
-    BROKEN = "(x)"
-    ADVICE = "(!)"
-    UNCHECKED = "(?)"
-    INFO = "(i)"
+__all__ = [
+    "Added",
+    "Attached",
+    "Collected",
+    "CompletionScript",
+    "Deleted",
+    "Diagnosis",
+    "Edited",
+    "Item",
+    "KernelReport",
+    "LeftKernel",
+    "Listing",
+    "LogList",
+    "LogText",
+    "LoggedIn",
+    "Mark",
+    "Processes",
+    "Stopped",
+]
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,13 @@ class Added:
     display_name: str
     path: Path
     replaced: bool
+
+
+@dataclass(frozen=True)
+class CompletionScript:
+    """``completion`` made these lines for a shell."""
+
+    text: str
 
 
 @dataclass(frozen=True)
@@ -59,16 +76,6 @@ class LoggedIn:
     was_up: bool
     kernels: int
     kept_h: int
-
-
-@dataclass(frozen=True)
-class Item:
-    """One line about a kernel; ``parts`` are the lines below it."""
-
-    label: str
-    value: str
-    mark: Mark | None = None
-    parts: tuple[Item, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -150,6 +157,30 @@ class LogText:
     """A log, piece by piece, as it comes."""
 
     pieces: Iterator[str]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What ``doctor`` found out about its subject; the findings were shown as they were made.
+
+    ``report`` is what JSON holds, without secrets; ``written`` where it was put.
+    """
+
+    subject: str
+    items: tuple[Item, ...]
+    report: dict[str, Any]
+    written: Path | None = None
+    as_json: bool = False
+
+    @property
+    def cause(self) -> Item | None:
+        """The finding that everything after it would fail of."""
+        return next((item for item in self.items if item.is_broken), None)
+
+    @property
+    def exit_code(self) -> int:
+        """1 when something is broken."""
+        return 1 if self.cause else 0
 
 
 @dataclass(frozen=True)
