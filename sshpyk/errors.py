@@ -149,9 +149,13 @@ class KernelDied(KernelError):
 class KernelInUse(KernelError):
     """Somebody else's link carries the kernel, and a takeover was not asked for."""
 
+    code = "KERNEL-IN-USE"
+
 
 class KernelTaken(KernelError):
     """Somebody attached to the kernel from elsewhere: it goes on there."""
+
+    code = "KERNEL-TAKEN"
 
 
 class LaunchTimeout(KernelError):

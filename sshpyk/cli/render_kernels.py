@@ -1,4 +1,4 @@
-"""How kernels on hosts are shown: results of ``ps``, ``attach``, ``leave``, ``logs``, ``stop`` and ``gc``."""
+"""How kernels on hosts are shown: for ``ps``, ``attach``, ``leave``, ``logs``, ``stop`` and ``gc``."""
 
 from __future__ import annotations
 

@@ -163,9 +163,10 @@ class Endpoints:
         """Some client has asked something; it may be one that never wants output, only answers."""
         if self._held and not self._hold_ends:
             self._hold_ends = True
-            self._loop.call_later(_SUBSCRIPTION_PATIENCE_S, self._end_hold)
+            self._loop.call_later(_SUBSCRIPTION_PATIENCE_S, self.end_hold)
 
-    def _end_hold(self) -> None:
+    def end_hold(self) -> None:
+        """Hand the output over, whoever is there: the kernel is to end, and its end comes behind it."""
         if self._held:
             self._take_output()
 
@@ -260,7 +261,7 @@ class Endpoints:
             if word[:1] != b"\x01":
                 continue
             self._subscribed.set()
-            self._end_hold()
+            self.end_hold()
             if now_s() < self._greets_from_s:
                 continue
             if self._welcomes:

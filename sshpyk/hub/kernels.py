@@ -304,6 +304,7 @@ class Kernels:
     def stop(self, kernel: HubKernel, grace_s: float) -> None:
         """End a kernel: politely if there is grace, then by force. Its exit is told as any other."""
         self._stopping[kernel.kernel_id] = grace_s
+        kernel.endpoints.end_hold()
         self._host.rpc.notify("stop", kernel_id=kernel.kernel_id, grace_s=grace_s)
 
     def _agent_replaced(self) -> None:

@@ -123,6 +123,10 @@ class Server:
 
     async def _ask_host(self, record: dict[str, Any]) -> dict[str, Any]:
         await self._host.bring_up(str(record["python"]))
+        if record["what"] == "stop":
+            kernel = self._kernels.find(kernel_id=record["params"]["kernel_id"])
+            if kernel is not None:
+                kernel.endpoints.end_hold()  # its end comes behind its output
         params = {**record.get("params", {}), "owner": owner()}
         return await self._host.rpc.call(record["what"], **params)
 

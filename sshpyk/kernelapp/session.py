@@ -151,6 +151,8 @@ class Session(StandIn):
         elif event == "left":
             self._runs_on = True
             assert record is not None
+            if self._note is not None:
+                self._note.save()  # as the latest
             self._tell_way_back(is_told=bool(record.get("told", True)))
             return 0
         elif event == "taken":

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -15,6 +17,8 @@ import pexpect
 import pytest
 from jupyter_client import BlockingKernelClient
 
+from sshpyk.hub.client import reach_hub
+from sshpyk.ssh.command import SshTarget
 from tests.integration.kernels import (
     PATIENCE_S,
     AddKernel,
@@ -34,7 +38,7 @@ from tests.integration.lifecycle_helpers import (
 )
 from tests.integration.machines import Lab
 from tests.integration.outages import Door, door
-from tests.integration.printing import EXPECTED, PRINTING, client_text_up_to
+from tests.integration.printing import EXPECTED, LINES, PRINTING, client_text_up_to
 
 BIN = Path(sys.executable).parent
 HOST = "remote"
@@ -68,6 +72,11 @@ class Terminal:
         self.window.expect_exact("and Enter: ")
         self.window.sendline(key)
 
+    def close_window(self) -> None:
+        """Close the window as a person does, who kills nothing besides, and wait for the end."""
+        self.window.ptyproc.fileobj.close()
+        self.window.wait()
+
     def finish(self) -> str:
         """Wait for the command's end, and return what was shown last."""
         self.window.expect(pexpect.EOF)
@@ -89,6 +98,15 @@ def typed(*words: str) -> Terminal:
     file = window.match[1]
     window.expect_exact("Ctrl+D menu")
     return Terminal(window, file, kernel_id, pid)
+
+
+@pytest.fixture(autouse=True)
+def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Give the test a folder of notes that no other test looks into."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    folder = tmp_path / "state" / "sshpyk" / "kernels"
+    yield folder
+    assert not list(folder.glob("*")), "notes were left behind"
 
 
 @dataclass(frozen=True)
@@ -158,9 +176,9 @@ def test_restart_keeps_the_clients_and_the_connection_file(lab: Lab, added: Adde
 
 def test_a_closed_terminal_ends_the_kernel(lab: Lab, added: Added) -> None:
     terminal = typed("--kernel", added.name)
-    terminal.window.close()
+    terminal.close_window()
+    assert not Path(terminal.connection_file).exists()
     assert_gone(lab, added.mark)
-    eventually(lambda: not Path(terminal.connection_file).exists(), "end of the connection file")
 
 
 def test_a_killed_kernel_ends_the_command_in_the_same_way(lab: Lab, added: Added) -> None:
@@ -206,3 +224,79 @@ def test_a_host_that_is_unknown_is_an_error_and_leaves_nothing(
     window.wait()
     assert window.exitstatus == 1
     assert list(jupyter_folders.glob("kernel-*")) == []
+
+
+# Kept, left, found again
+
+
+def test_left_with_ctrl_backslash_it_goes_on_and_what_it_printed_is_there_on_return(
+    lab: Lab, added: Added, jupyter_folders: Path
+) -> None:
+    terminal = typed("--kernel", added.name)
+    with terminal.client() as client:
+        run(client, "number = None")
+        client.execute(PRINTING)
+        text = client_text_up_to(client, "line 20\n")
+        terminal.window.sendcontrol("\\")
+        assert f"sshpyk-kernel --existing {terminal.kernel_id[:8]}" in terminal.finish()
+        assert terminal.window.exitstatus == 0
+        assert not Path(terminal.connection_file).exists()
+        with contextlib.suppress(queue.Empty):  # what was on its way
+            while message := client.get_iopub_msg(timeout=0.5):
+                text += message["content"].get("text", "")
+        assert marked(lab.remote, added.mark), "the kernel has ended"
+        back = typed("--existing", terminal.kernel_id[:8])
+        # The same file, so that the client that stayed goes on.
+        assert (back.pid, back.connection_file) == (terminal.pid, terminal.connection_file)
+        text += client_text_up_to(client, f"line {LINES - 1}\n")
+        assert text == EXPECTED
+    back.choose("s")
+    back.finish()
+    assert not Path(back.connection_file).exists()
+    assert_gone(lab, added.mark)
+
+
+def carried(kernel_id: str) -> str:
+    """Ask the host who has a kernel."""
+    hub = reach_hub(SshTarget.parse(HOST))
+    hub.say("survey", python="python3")
+    answer = hub.hear()
+    hub.close()
+    assert answer is not None
+    (kernel,) = [one for one in answer["on_host"] if one["kernel_id"] == kernel_id]
+    return str(kernel["carried"])
+
+
+def test_leave_a_killed_stand_in_and_a_closed_terminal_keep_a_persistent_kernel(
+    lab: Lab, added: Added, notes: Path
+) -> None:
+    window = pexpect.spawn(
+        str(BIN / "sshpyk-kernel"),
+        ["-k", added.name, "--leave"],
+        encoding="utf-8",
+        timeout=PATIENCE_S,
+    )
+    window.expect(r"sshpyk-kernel --existing ([0-9a-f]{8})\r")
+    beginning = window.match[1]
+    window.expect(pexpect.EOF)
+    window.wait()
+    assert window.exitstatus == 0
+    terminal = typed("--existing")  # the one that was left last
+    assert terminal.kernel_id.startswith(beginning)
+    with terminal.client() as client:
+        run(client, "marker = 41")
+    terminal.window.kill(signal.SIGKILL)
+    terminal.finish()
+    # Elsewhere there are no notes: the host says which kernel it is.
+    Path(terminal.connection_file).unlink()
+    shutil.rmtree(notes)
+    eventually(lambda: carried(terminal.kernel_id) == "left", "that it is left")
+    terminal = typed("--existing", beginning, "--host", HOST)
+    with terminal.client() as client:
+        assert run(client, "marker + 1").result == "42"
+    terminal.close_window()
+    assert marked(lab.remote, added.mark), "the kernel has ended"
+    terminal = typed("--existing", terminal.kernel_id)
+    terminal.window.kill(signal.SIGUSR2)
+    assert "has ended with exit code 0" in terminal.finish()
+    assert_gone(lab, added.mark)

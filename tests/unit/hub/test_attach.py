@@ -285,3 +285,15 @@ async def test_another_kernels_connection_file_is_not_overwritten(short_folder: 
         assert all(map(book.is_left, book.unheard))
         _, answer = await two.attach(one.kernel_id, name="free.json")
         assert answer["event"] == "ready"
+
+
+@in_loop
+async def test_stopped_before_any_client_came_it_ends_all_the_same(short_folder: Path):
+    """The end comes behind the output, which waits for a client otherwise."""
+    async with two_hubs(short_folder) as (one, two, _):
+        owner = await one.launch()
+        owner.say(op="leave")
+        await owner.hear()
+        attached, _ = await two.attach(one.kernel_id)
+        attached.say(op="stop", grace_s=5)
+        assert await asyncio.wait_for(attached.hear(), 15) == {"event": "exited", "status": 0}
