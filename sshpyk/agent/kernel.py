@@ -9,6 +9,7 @@ import asyncio
 import enum
 import logging
 import os
+import re
 import shlex
 import signal
 from dataclasses import replace
@@ -124,11 +125,14 @@ class Kernel:
         return self.state is KernelState.ENDED
 
     def _death(self) -> KernelDied:
+        said = self.process.log_tail()
+        code, advice = _cause(said, self.process.spec.argv)
         return KernelDied(
             f"the kernel ended with {describe_status(self.status)} before it was ready",
             phase="starting the kernel",
-            said=self.process.log_tail() or "(the kernel printed nothing)",
-            advice=_advice(self.process.log_tail(), self.process.spec.argv),
+            said=said or "(the kernel printed nothing)",
+            advice=advice,
+            code=code,
         )
 
     @property
@@ -217,10 +221,25 @@ def describe_status(status: int | None) -> str:
     return f"status {status}"
 
 
-def _advice(log_tail: str, argv: list[str]) -> str:
-    if "No module named" in log_tail and "ipykernel" in log_tail:
-        return "install it on the host, in that environment: python -m pip install ipykernel"
-    return f"its command on the host was: {shlex.join(argv)}"
+# What a kernel's last words mean: a code of docs/errors.md, and what to do.
+_INSTALL = "install it on the host, in that environment: python -m pip install "
+_LAST_WORDS = (
+    (r"No module named '?zmq", "KERNEL-NO-PYZMQ", _INSTALL + "pyzmq"),
+    (r"No module named \S*ipykernel", "KERNEL-NO-IPYKERNEL", _INSTALL + "ipykernel"),
+    (
+        r"No space left on device|[Dd]isk quota exceeded",
+        "HOST-DISK-FULL",
+        "make room on the host: df -h ~ /tmp; quota",
+    ),
+)
+
+
+def _cause(log_tail: str, argv: list[str]) -> tuple[str, str]:
+    """Return the code of a death and the advice; the first that fits counts."""
+    for pattern, code, advice in _LAST_WORDS:
+        if re.search(pattern, log_tail):
+            return code, advice
+    return KernelDied.code, f"its command on the host was: {shlex.join(argv)}"
 
 
 def summary(kernel: Kernel) -> dict[str, Any]:
