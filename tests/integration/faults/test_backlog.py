@@ -238,10 +238,21 @@ def call(address: str, method: str, path: str, body: Any = None) -> Any:
     return json.loads(text) if text else True
 
 
+async def _next_message(page: Any, away: asyncio.Future[Any] | None) -> Any:
+    """Wait for a message, and while the line is away as long as that takes."""
+    reading = asyncio.ensure_future(page.read_message())
+    if away is not None:
+        await asyncio.wait({reading, away}, return_when=asyncio.FIRST_COMPLETED)
+    return await asyncio.wait_for(reading, PATIENCE_S)
+
+
 async def read_page(
-    address: str, kernel_id: str, code: str, outage: Callable[[], object]
+    address: str, kernel_id: str, code: str, outage: Callable[[], float]
 ) -> tuple[Heard, float]:
-    """Do what a notebook's page does; return what it heard, and in how long after the ``outage``."""
+    """Do what a notebook's page does; return what it heard, and how long after the outage it had all.
+
+    It reads on during the ``outage``, as a page answers the server's pings meanwhile.
+    """
     url = f"ws://{address}/api/kernels/{kernel_id}/channels?session_id=page"
     page = await websocket_connect(url)
     header = {"msg_id": "flood", "msg_type": "execute_request", "session": "page"}
@@ -250,19 +261,19 @@ async def read_page(
     message["content"] = {"code": code, "silent": False}
     await page.write_message(json.dumps({**message, "channel": "shell", "buffers": []}))
     heard = Heard()
-    resumed_s = 0.0
+    away: asyncio.Future[float] | None = None
     while True:
-        answer = await asyncio.wait_for(page.read_message(), PATIENCE_S)
+        answer = await _next_message(page, away)
         assert answer is not None, "the server closed the page's connection"
         said = json.loads(answer)
         if said["parent_header"].get("msg_id") != "flood" or said["channel"] != "iopub":
             continue
         if said["content"].get("execution_state") == "busy":
-            await asyncio.to_thread(outage)
-            resumed_s = time.monotonic()
+            away = asyncio.ensure_future(asyncio.to_thread(outage))
         elif said["content"].get("execution_state") == "idle":
+            assert away is not None
             page.close()
-            return heard, time.monotonic() - resumed_s
+            return heard, time.monotonic() - await away
         elif said["header"]["msg_type"] == "stream":
             heard.take(**said["content"])
 
@@ -274,11 +285,12 @@ def test_f45_replay_is_paced_for_a_jupyter_server_that_drops_nothing_of_it(
     pytest.importorskip("jupyter_server")
     lines = 10_000
 
-    def outage() -> None:
+    def outage() -> float:
         bench.proxy.pause()
         time.sleep(3)
         await_quiet(lab.remote, agents(lab)[0].pid)
         bench.proxy.resume()
+        return time.monotonic()
 
     name = flooding_kernel(bench, remote_kernelspec)
     with jupyter_server() as address:
@@ -304,11 +316,12 @@ def test_f45_ten_minutes_at_1_mb_s_fill_the_disk_then_drop_the_oldest_and_replay
         kernel_id = call(address, "POST", "/api/kernels", {"name": name})["id"]
         (agent,) = agents(lab)
 
-        def outage() -> None:
+        def outage() -> float:
             bench.proxy.pause()
             time.sleep(outage_s)
             print("disk:", lab.remote.run(["df", "-k", STATE]).splitlines()[-1])
             bench.proxy.resume()
+            return time.monotonic()
 
         code = f"{lines} {LINE_BYTES} 0 {rate}"
         heard, took_s = asyncio.run(read_page(address, kernel_id, code, outage))
