@@ -59,7 +59,7 @@ def _resolved_item(label: str, value: str, host: ResolvedHost, *, is_jump: bool)
     said = {part.label for part in harmful}
     parts = (*(part for part in _resolved(host) if part.label not in said), *harmful)
     mark = worst(harmful)
-    return Item(label, value, mark, parts, "SSH-CONFIG-HURTS" if mark is Mark.BROKEN else "")
+    return Item(label, value, mark, parts, next((part.code for part in parts if part.code), ""))
 
 
 def _resolved(host: ResolvedHost) -> Iterator[Item]:
