@@ -15,7 +15,7 @@ import signal
 from dataclasses import replace
 from typing import Any, Awaitable, Callable
 
-from sshpyk.agent.adoption import Adoption, Loss, Spokesman
+from sshpyk.agent.adoption import Adoption, Loss
 from sshpyk.agent.answers import Answers
 from sshpyk.agent.channels import KernelChannels, Streams
 from sshpyk.agent.process import KernelProcess
@@ -23,7 +23,6 @@ from sshpyk.agent.record import KernelRecord
 from sshpyk.agent.unanswered import UnansweredRequests
 from sshpyk.errors import KernelDied
 from sshpyk.wire.driver import LinkDriver
-from sshpyk.wire.jupyter_messages import Signer
 
 _CONNECT_POLL_S = (0.005, 0.02)
 _TERM_GRACE_S = 1.0
@@ -54,13 +53,12 @@ class Kernel:
         self._record = record
         self.state = KernelState.STARTING
         self.status: int | None = None
-        signer = Signer(process.info["key"], process.info["signature_scheme"])
         self._channels = KernelChannels(process.info, driver, self.streams)
         self._answers = Answers(process, self._channels)
         self._unanswered = UnansweredRequests(os.path.join(process.folder, "requests"))
         self._channels.on_asked = self._asked
         self._channels.on_answered = self._answered
-        self._spokesman = Spokesman(signer, self._channels)
+        self._spokesman = self._channels.spokesman
         self._adoption: Adoption | None = None
         self._adopting: asyncio.Task[None] | None = None
         self._ended = asyncio.Event()
@@ -196,7 +194,7 @@ class Kernel:
         if grace_s > 0 and self.state is KernelState.RUNNING:
             # A client that asked already has waited as long as it cares to.
             if not self._answers.shutdown_asked:
-                self._answers.inject("shutdown_request", {"restart": False})
+                self._spokesman.order("shutdown_request", {"restart": False})
                 if await self._ends_within(grace_s):
                     return
             self.process.signal(signal.SIGTERM)

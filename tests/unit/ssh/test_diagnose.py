@@ -536,4 +536,4 @@ def test_diagnose_reads_a_flood_quickly() -> None:
     flood = ("a" * 10_000 + ": token" * 50 + "\n") * 2000
     began = time.monotonic()
     assert isinstance(diagnose(flood, 255, host="gpu", phase="x"), Unreachable)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20  # seconds; what grows with the square takes minutes
