@@ -22,6 +22,7 @@ from sshpyk.cli.results import (
     Mark,
     Processes,
 )
+from sshpyk.doctor.catalogue import why
 from sshpyk.doctor.finding import plain
 
 _FINDING_WIDTH = 22
@@ -133,8 +134,8 @@ def _diagnosis(result: Diagnosis) -> None:
         code = f" [{cause.code}]" if cause and cause.code else ""
         verdict = f"stopped at: {cause.label}{code}" if cause else "all is well"
         click.echo(f"{result.subject}: {verdict}")
-        if code:
-            click.echo("docs/errors.md explains the code.")
+        if cause and why(cause.code):
+            click.echo(f"  because of: {why(cause.code)}")
     if result.written is not None:
         click.echo(f"Report without secrets, to attach to a bug: {result.written}", err=True)
 

@@ -21,13 +21,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jupyter_client.manager import KernelManager
 
+from sshpyk.errors import SshpykError
 from tests.integration.faults.bench import own_account
 from tests.integration.faults.hosts import own_sshd
 from tests.integration.kernels import AddKernel, add_kernel, eventually, jupyter_folders
 from tests.integration.lifecycle_helpers import (
     REMOTE_KERNELS,
     InstallKernelspec,
+    hub_of,
     remote_kernelspec,
 )
 from tests.integration.machines import Lab
@@ -480,3 +483,33 @@ def test_bad_input_has_a_code_too(tmp_path: Path) -> None:
         )
         assert done.returncode == 2
         assert f"[{code}]" in done.stderr
+
+
+FULL = """
+install -d -o {user} -g {user} -m 700 {home}/.ipython
+cp --archive {home} {home}.copy
+mount -t tmpfs -o size=200k tmpfs {home}
+cp --archive {home}.copy/. {home}
+rm -r {home}.copy
+dd if=/dev/zero of={home}/all bs=4096 2>/dev/null || true"""
+
+
+def test_full_disk_is_said_before_and_at_a_launch(
+    lab: Lab, add_kernel: AddKernel, tmp_path: Path
+) -> None:
+    with own_account(lab) as user:
+        home = f"/home/{user}"
+        lab.remote.run(f"set -e; {FULL.format(home=home, user=user)}", user="root")
+        try:
+            config = f"Host remote\n    User {user}\n"
+            with hub_of(lab, "remote", tmp_path / "ssh_config", config) as hub:
+                name = add_kernel("remote", *hub.options)
+                assert_stopped_at(examined(name, "--no-launch"), "host_disk_full")
+                manager = KernelManager(kernel_name=name)
+                with pytest.raises(SshpykError) as caught:
+                    manager.start_kernel()
+                manager.cleanup_connection_file()
+        finally:
+            lab.remote.run(["umount", "--lazy", home], user="root")
+    assert "[HOST-DISK-FULL]" in str(caught.value).splitlines()[0]
+    assert "No space left on device" in str(caught.value)
