@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from sshpyk import kernelspecs
+from sshpyk.cli.complete import hosts_and_kernels
 from sshpyk.cli.progress import working
 from sshpyk.cli.render import show_finding
 from sshpyk.cli.results import Diagnosis
@@ -23,7 +24,7 @@ _Spec = LocalKernelspec | BrokenKernelspec
 
 
 @click.command()
-@click.argument("name", metavar="[HOST|KERNEL]", required=False)
+@click.argument("name", metavar="[HOST|KERNEL]", required=False, shell_complete=hosts_and_kernels)
 @click.option("--no-launch", is_flag=True, help="Do not launch the kernel in the end.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, and nothing else.")
 @click.option(

@@ -1,9 +1,8 @@
 """Every code that an error or a finding can have: what it says, why, what to do, and a test of it.
 
-``docs/errors.md`` is :func:`page`, written by ``python -m sshpyk.doctor.catalogue > docs/errors.md``.
-A test compares the two, and this table with the source: no code is missing here, none is left over, and
-the texts are those in the source, with ``…`` for what is filled in. The words about ssh are the rows of
-``sshpyk.ssh.causes_*`` themselves.
+``docs/errors.md`` is :func:`page`, written by ``make docs``. A test compares the two, and this table with
+the source: no code is missing here, none is left over, and the texts are those in the source, with ``…``
+for what is filled in. The words about ssh are the rows of ``sshpyk.ssh.causes_*`` themselves.
 """
 
 from __future__ import annotations
@@ -46,6 +45,7 @@ _SSH_CLIENT = {
     "SSH-TOO-OLD": Entry(
         "RemoteCommand, which has to be overridden, is known from OpenSSH 7.6 on",
         "…: OpenSSH 7.6 or later is needed",
+        "install a newer OpenSSH, or name one with --ssh",
         test="unit/doctor/test_ssh_checks.py::test_client",
     ),
     "SSH-CONFIG-OPTION": Entry("misspelt, or newer than this ssh"),
@@ -64,7 +64,8 @@ _SSH_CLIENT = {
     ),
     "SSH-CONFIG-HURTS": Entry(
         "a setting takes away what sshpyk needs: ssh's stdin, or the command on the host",
-        "ssh would read nothing of what sshpyk sends; write StdinNull no for this host",
+        "ssh would read nothing of what sshpyk sends",
+        "write StdinNull no for this host",
     ),
     "SSH-CONTROL-PATH": Entry(
         "a socket's path is limited to 107 bytes, and ssh adds 17 while it binds (on macOS 103)"
@@ -115,7 +116,8 @@ _SSH_NETWORK = {
     "HOST-UNREACHABLE": Entry(
         "the connection was lost, or nothing came in time",
         "no answer within … s",
-        test=f"{_HOST}::test_an_agent_that_never_answers_is_an_error",
+        "try it by hand: …",
+        "unit/hub/test_dial.py::test_silence_has_an_end_and_says_where_it_was",
     ),
 }
 
@@ -156,7 +158,8 @@ _HOST_SIDE = {
     "HOST-ODD-ANSWER": Entry(
         "something on the host prints in between",
         "something else was printed where our program's answer was due",
-        test="unit/hub/test_dial.py::test_what_is_printed_in_between_is_quoted",
+        "let the shell's startup files start nothing that prints later",
+        "unit/hub/test_dial.py::test_what_is_printed_in_between_is_quoted",
     ),
     "HOST-NO-PROGRAM": Entry(
         "the path is the host's; conda's 'python' needs the environment's folder",
@@ -234,7 +237,9 @@ _KERNEL = {
         "install it on the host, in that environment: python -m pip install pyzmq",
     ),
     "KERNEL-NO-MODULE": Entry(
-        "the kernelspec runs '-m MODULE', which its interpreter does not have", "… has no module …"
+        "the kernelspec runs '-m MODULE', which its interpreter does not have",
+        "… has no module …",
+        "install it there",
     ),
     "KERNEL-NO-FOLDER": Entry(
         "--remote-cwd names a folder of the host",
@@ -253,7 +258,8 @@ _KERNEL = {
     "LAUNCH-TIMEOUT": Entry(
         "a slow host or file system, or a kernel that hangs while it starts",
         "the kernel was not ready within … s",
-        test=f"{_LAUNCH}::kernel_never_listens",
+        "raise launch_timeout: sshpyk edit --kernel-name … --launch-timeout SECONDS",
+        f"{_LAUNCH}::kernel_never_listens",
     ),
     "MOUNT-LOCAL-FOLDER": Entry(
         "the folder to mount is one of this machine",
@@ -304,7 +310,8 @@ _MACHINE = {
     "HUB-FAILED": Entry(
         "the local process that owns the link did not start, or went away; its log says more",
         "the hub for … did not start",
-        test="unit/hub/test_client.py::test_a_hub_that_never_listens_is_an_error",
+        "see what this machine lacks: sshpyk doctor",
+        "unit/hub/test_client.py::test_a_hub_that_never_listens_is_an_error",
     ),
 }
 
@@ -325,7 +332,7 @@ it is the member `code`. Codes stay when texts change. `sshpyk doctor HOST` or `
 looks for the cause and stops there. `…` stands for what is filled in; the last column is the test that
 makes it happen, in the lab where the lab can.
 
-This page is made by `python -m sshpyk.doctor.catalogue`; a test keeps it and the source together.
+This page is made by `make docs`; a test keeps it and the source together.
 
 ## Exit codes
 
@@ -377,7 +384,3 @@ def _holes(template: str) -> str:
     """Return a row's text with its fields as a reader understands them."""
     text = template.replace("{login}", "ssh HOST").replace("{reopen}", "sshpyk login HOST")
     return re.sub(r"\{\w+\}", "…", text.replace("{host}", "HOST"))
-
-
-if __name__ == "__main__":
-    print(page(), end="")  # noqa: T201

@@ -29,7 +29,8 @@ def client_item(path: str, client: ClientVersion | None) -> Item:
         parts = (Item("version", what, Mark.ADVICE),)
     elif client.number < _OLDEST_CLIENT:
         what = f"{client.text}: OpenSSH 7.6 or later is needed"
-        parts = (Item("version", what, Mark.BROKEN, code="SSH-TOO-OLD"),)
+        todo = advice("install a newer OpenSSH, or name one with --ssh")
+        parts = (Item("version", what, Mark.BROKEN, code="SSH-TOO-OLD"), *todo)
     elif client.number < _QUIET_CLIENT:
         what = f"{client.text}: before 8.4 a jump host may ask for a password in a window"
         parts = (Item("version", what, Mark.ADVICE),)

@@ -79,6 +79,4 @@ def test_why_is_one_short_line() -> None:
 
 @pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="only with the documentation at hand")
 def test_the_page_is_up_to_date() -> None:
-    assert (ROOT / "docs" / "errors.md").read_text() == catalogue.page(), (
-        "run: python -m sshpyk.doctor.catalogue > docs/errors.md"
-    )
+    assert (ROOT / "docs" / "errors.md").read_text() == catalogue.page(), "run: make docs"
