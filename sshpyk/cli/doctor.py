@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import json
 import os
 from pathlib import Path
@@ -75,7 +76,9 @@ def doctor(
     said = build_report(exam.subject, items, host, specs) if as_json or report else {}
     if report is not None:
         _write(report, said)
-    return Diagnosis(exam.subject, items, said, report, as_json)
+    names = [spec.name for spec in specs if isinstance(spec, LocalKernelspec) and spec.remote]
+    meant = difflib.get_close_matches((name or "").lower(), names, n=3)
+    return Diagnosis(exam.subject, items, said, report, as_json, tuple(meant))
 
 
 def _exam(

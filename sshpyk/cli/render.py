@@ -117,6 +117,20 @@ def _processes(result: Processes) -> None:
             click.echo("  no kernels")
 
 
+def _verdict(result: Diagnosis) -> Iterator[str]:
+    cause = result.cause
+    if cause is None:
+        advice = any(item.mark is Mark.ADVICE for item in result.items)
+        yield f"{result.subject}: {'works; there is advice above' if advice else 'all is well'}"
+        return
+    code = f" [{cause.code}]" if cause.code else ""
+    yield f"{result.subject}: stopped at: {cause.label}{code}"
+    if why(cause.code):
+        yield f"  why: {why(cause.code)}"
+    if result.meant and cause.code == "SSH-UNKNOWN-HOST":
+        yield f"  did you mean the kernel {' or '.join(result.meant)}?"
+
+
 def _plain(report: KernelReport) -> object:
     """Return what JSON can hold."""
     return {
@@ -136,12 +150,8 @@ def _diagnosis(result: Diagnosis) -> None:
     if result.as_json:
         click.echo(json.dumps(result.report, indent=2))
     else:
-        cause = result.cause
-        code = f" [{cause.code}]" if cause and cause.code else ""
-        verdict = f"stopped at: {cause.label}{code}" if cause else "all is well"
-        click.echo(f"{result.subject}: {verdict}")
-        if cause and why(cause.code):
-            click.echo(f"  because of: {why(cause.code)}")
+        for line in _verdict(result):
+            click.echo(_safe(line))
     if result.written is not None:
         click.echo(f"Report without secrets, to attach to a bug: {result.written}", err=True)
 

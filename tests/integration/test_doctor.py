@@ -94,5 +94,5 @@ def test_list_is_bounded_as_a_whole_and_writes_nothing_on_a_host(
         for kernel in listed["kernels"]
     }
     codes = [found[name]["SSH Connection"]["code"] for name in names]
-    assert codes == ["HOST-NO-ANSWER", "HOST-NO-ANSWER", "", "SSH-NEEDS-LOGIN"]
+    assert codes == ["SSH-NO-BANNER", "SSH-NO-BANNER", "", "SSH-NEEDS-LOGIN"]
     assert found[names[2]]["Remote Packages"]["mark"] == "ok"

@@ -146,10 +146,6 @@ def ssh_dropped_early(bench: Bench) -> str:
     return bench.at_port(bench.port(lambda peer: peer.close()))
 
 
-def host_no_answer(bench: Bench) -> str:
-    return bench.at_port(bench.port(lambda _peer: None))
-
-
 def ssh_algorithms(bench: Bench) -> str:
     return bench.host("remote", "Ciphers aes128-cbc")
 
@@ -298,6 +294,15 @@ def ssh_no_session(bench: Bench) -> str:
 
 def host_no_login_shell(bench: Bench) -> str:
     return bench.account(shell="/usr/sbin/nologin")
+
+
+def host_no_answer(bench: Bench) -> str:
+    host = bench.account(bashrc="sleep 1000\n")
+    account = host.partition("@")[0]
+    # Not ours to end: sshd leaves it running when the connection goes.
+    end = ["pkill", "-u", account, "sleep"]
+    bench.stack.callback(lambda: bench.lab.remote.run(end, user="root", check=False))
+    return host
 
 
 def host_restricted_shell(bench: Bench) -> str:
