@@ -76,6 +76,8 @@ class Kernel:
         if await self._either(self._channels.wait_listening(), self._ended.wait()):
             raise self._death()
         self.state = KernelState.RUNNING
+        if any("ipykernel" in word for word in self.process.spec.argv):
+            self._spokesman.log_crashes()
         self.note(ready=True, welcomes=self.welcomes)
 
     def note_process(self) -> None:
