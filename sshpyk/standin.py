@@ -195,6 +195,8 @@ class StandIn:
         """Do what a signal asks for."""
         if action is Action.INTERRUPT:
             self._order(action, "interrupt")
+        elif self._request.launch.get("persistent"):
+            self._order(action, "leave")  # a machine that shuts down sends it to everybody
         else:
             self._order(action, "stop", grace_s=self._request.shutdown_timeout_s)
 

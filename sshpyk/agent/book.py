@@ -171,6 +171,7 @@ class Book:
         if kernel.state is KernelState.ENDED:
             self._unwanted.discard(kernel)
             self._shelf.forget(*kernel.streams)
+            kernel.remove_files_if_heard()
         else:
             self._unwanted.add(kernel)
 

@@ -149,7 +149,8 @@ class Custody:
             if self._is_over(kernel, idle_s):
                 ended.append(self._describe(kernel))
                 if not dry_run:
-                    await self._end(kernel)
+                    await kernel.stop(0)
+                    self._book.discard(kernel)
         swept = self._book.sweep_stale(self._sockets, boot_id(), dry_run=dry_run)
         return {"ended": ended, "swept": swept}
 
@@ -160,12 +161,6 @@ class Custody:
         if kernel.driver.carrier is not None or kernel.activity != "idle" or idle_s is None:
             return False
         return now_s() - kernel.active_s >= idle_s
-
-    async def _end(self, kernel: Kernel) -> None:
-        if self._book.is_left(kernel):
-            self._book.end_left(kernel)
-        else:
-            await kernel.stop(0)
 
 
 def _who(kernel: Kernel) -> str:

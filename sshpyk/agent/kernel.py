@@ -76,6 +76,8 @@ class Kernel:
         if await self._either(self._channels.wait_listening(), self._ended.wait()):
             raise self._death()
         self.state = KernelState.RUNNING
+        if any("ipykernel" in word for word in self.process.spec.argv):
+            self._spokesman.log_crashes()
         self.note(ready=True, welcomes=self.welcomes)
 
     def note_process(self) -> None:
@@ -209,16 +211,20 @@ class Kernel:
         return False
 
     def _remove_files_when_heard(self) -> None:
-        """Remove the files once no other agent would have to tell the hub of the kernel's end."""
-        link, main = self.driver.link, self.streams.main
-        if self.driver.left or link.acknowledged({main: link.queued_seq(main)}):
-            self._unanswered.close()
-            self.process.remove_files()
-            self.on_heard()
-        else:
+        if not self.remove_files_if_heard():
             loop = asyncio.get_running_loop()
             pause_s = _LEFT_POLL_S if self.link_id == SHELF else _HEARD_POLL_S
             loop.call_later(pause_s, self._remove_files_when_heard)
+
+    def remove_files_if_heard(self) -> bool:
+        """Remove the files once no other agent would have to tell the hub of the kernel's end."""
+        link, main = self.driver.link, self.streams.main
+        if not (self.driver.left or link.acknowledged({main: link.queued_seq(main)})):
+            return False
+        self._unanswered.close()
+        self.process.remove_files()
+        self.on_heard()
+        return True
 
     # What may be asked of it
 

@@ -123,6 +123,7 @@ def _start_stand_in(record: dict[str, Any], label: str, timeout_s: float) -> int
     if "error" in outcome:
         process.wait()
         raise error_from_record(outcome["error"])
+    process.returncode = 0  # it is to outlive us: nobody here waits for it
     return process.pid
 
 

@@ -245,6 +245,8 @@ class Kernels:
         self._kernels[kernel.kernel_id] = kernel
         self._host.keep_up(request.python)
         await kernel.endpoints.wait_resubscribed(SUBSCRIPTION_PATIENCE_S)
+        if not request.kernel_name:  # it was attached to: its first client may be still to come
+            kernel.endpoints.hold_for_client()
         self._join(kernel)
         self._host.rpc.notify("welcomes", kernel_id=kernel.kernel_id)
         return kernel
@@ -328,8 +330,8 @@ class Kernels:
 
     def leave(self, kernel: HubKernel) -> None:
         """Let a kernel go on without us; what its clients have not got waits on the host."""
-        if kernel.kernel_id not in self._kernels:
-            return  # it has ended in this moment
+        if kernel.kernel_id not in self._kernels or kernel.kernel_id in self._stopping:
+            return  # it has ended in this moment, or is to
         self._let_go(kernel, keep_unread=True)
         telling = self._tell_left(kernel.kernel_id, kernel.ticket.streams)
         telling.add_done_callback(lambda _: kernel.end(Left(told=True)))
@@ -368,10 +370,10 @@ class Kernels:
         Those that are persistent are left.
         """
         for kernel in list(self._kernels.values()):
-            if kernel.request.persistent and kernel.kernel_id not in self._stopping:
+            if kernel.request.persistent:
                 self.leave(kernel)
-            else:
-                await self._host.rpc.call("stop", kernel_id=kernel.kernel_id, grace_s=0)
+        for kernel_id in list(self._kernels):
+            await self._host.rpc.call("stop", kernel_id=kernel_id, grace_s=0)
         if self._leaving:
             await asyncio.wait(self._leaving)
 

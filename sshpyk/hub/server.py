@@ -130,11 +130,11 @@ class Server:
         params = {**record.get("params", {}), "owner": owner()}
         return await self._host.rpc.call(record["what"], **params)
 
-    def end(self, path: str) -> dict[str, Any]:
+    def end(self, path: str, grace_s: float) -> dict[str, Any]:
         """End the kernel of a local connection file, persistent or not."""
         kernel = self._kernels.find(connection_file=path)
         if kernel is not None:
-            self._kernels.stop(kernel, grace_s=0)
+            self._kernels.stop(kernel, grace_s)
         return {"event": "ending", "found": kernel is not None}
 
     def leave(self, kernel_id: str) -> dict[str, Any]:
@@ -216,7 +216,7 @@ class _Conversation:
         await self._answer(self._server.ask_host(record))
 
     async def _end(self, record: dict[str, Any]) -> None:
-        self._say(**self._server.end(record["connection_file"]))
+        self._say(**self._server.end(record["connection_file"], float(record["grace_s"])))
 
     async def _leave(self, record: dict[str, Any]) -> None:
         self._say(**self._server.leave(record["kernel_id"]))

@@ -130,12 +130,12 @@ class Stage:
         return process
 
     def provisioned(
-        self, *, logs_notices: bool = False, **more: Any
+        self, *, logs_notices: bool = False, record: dict[str, Any] | None = None, **more: Any
     ) -> tuple[subprocess.Popen[bytes], socket.socket]:
         """Start it as the provisioner does; return the process and our end of the report."""
         ours, theirs = socket.socketpair()
         ours.settimeout(PATIENCE_S)
-        record = {**RECORD, "logs_notices": logs_notices}
+        record = {**RECORD, "logs_notices": logs_notices, **(record or {})}
         ours.sendall(json.dumps(record).encode() + b"\n")
         words = ["--provisioner-fd", str(theirs.fileno()), "--kernel", "My Kernel (on gpu1)"]
         process = self.start(*words, pass_fds=[theirs.fileno()], **more)

@@ -94,6 +94,49 @@ def test_signals_become_orders_and_end_nothing(
     assert process.wait(PATIENCE_S) == 0
 
 
+# A kernel that runs already
+
+
+def attaching(stage: Stage) -> tuple[subprocess.Popen[bytes], socket.socket, dict[str, Any]]:
+    """Start a stand-in as ``sshpyk attach`` does; return it with what it asks the hub for."""
+    file, link = stage.folder / "attached.json", stage.folder / "link.json"
+    launch = {"connection_file": str(file), "python": "python3", "persistent": True}
+    record = {"attach_to": "3f2a", "links": [str(link)], "launch": launch}
+    process, report = stage.provisioned(record=record)
+    asked = stage.hub.opening()
+    file.touch()
+    link.symlink_to(file)
+    return process, report, asked
+
+
+def test_attaching_asks_for_the_kernel_and_removes_its_file_in_the_end(stage: Stage):
+    process, report, asked = attaching(stage)
+    assert (asked["op"], asked["kernel_id"]) == ("attach", "3f2a")
+    stage.hub.say(event="ready", ticket=TICKET)
+    assert json.loads(report.recv(65536)) == {"ready": True}
+    process.send_signal(signal.SIGTERM)
+    assert stage.hub.hear() == {"op": "leave"}  # not stop: a laptop that shuts down sends it, too
+    stage.hub.say(event="left", told=True)
+    assert process.wait(PATIENCE_S) == 0
+    assert not list(stage.folder.glob("*.json"))
+
+
+def test_attaching_that_fails_removes_no_file_of_others(stage: Stage):
+    process, report, _ = attaching(stage)
+    stage.hub.say(event="failed", error=KernelDied("no such kernel").to_record())
+    assert "no such kernel" in report.recv(65536).decode()
+    assert process.wait(PATIENCE_S) == 1
+    assert (stage.folder / "attached.json").exists()
+
+
+def test_f52_stand_in_whose_kernel_is_taken_over_says_by_whom_and_ends(stage: Stage):
+    process = stage.ready()
+    stage.hub.say(event="taken", by="bob@other")
+    assert process.wait(PATIENCE_S) == 1
+    assert process.stderr
+    assert b"gpu1: the kernel was taken over by bob@other" in process.stderr.read()
+
+
 def test_signals_keep_their_order(stage: Stage):
     process = stage.ready()
     for number in (signal.SIGINT, signal.SIGTERM):
