@@ -203,7 +203,8 @@ class FakeHost:
         self.took_over = False
         self.on_agent_replaced: Callable[[], None] = lambda: None
         self.driver = joined.hub
-        self.operations: dict[str, Operation] = {}
+        self.on_kernel_taken: Callable[[str, list[int], str], None] = lambda *_: None
+        self.operations: dict[str, Operation] = {"taken": self._kernel_taken}
         self.rpc = Rpc(joined.hub, self.operations)
         self.on_lost_link: Callable[[SshpykError], None] = lambda error: None
         self.may_come_up = asyncio.Event()
@@ -211,6 +212,10 @@ class FakeHost:
         self.failure: SshpykError | None = None
         self.left = ""
         self._next_stream = 1
+
+    async def _kernel_taken(self, params: Params) -> Params:
+        self.on_kernel_taken(params["kernel_id"], params["streams"], params["by"])
+        return {}
 
     def network_changed(self) -> None:
         pass
