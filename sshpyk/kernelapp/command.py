@@ -112,8 +112,10 @@ def _stand(words: Words) -> int:
     except HostKeyChanged:
         raise
     except (AuthenticationFailed, HostKeyRejected) as error:
-        if wish.by_program or Keyboard.of_terminal() is None or not _log_in(wish, error):
+        if wish.by_program or Keyboard.of_terminal() is None:
             raise
+        if not _log_in(wish, error):  # which has said why
+            return error.exit_code
         wish = read_wish(words)
     except HubError as error:
         # The ports of a kernel that was left may be another program's by now.

@@ -325,6 +325,19 @@ def test_a_shutdown_that_takes_long_is_pressed_on_step_by_step(
     assert files(kernelspecs) == []
 
 
+def test_who_does_not_wait_for_the_end_of_a_persistent_kernel_is_not_offered_it_again(
+    stage: Stage, ready: Typing, kernelspecs: Path
+) -> None:
+    terminal = ready("-k", "remote", "-p")
+    for number in (signal.SIGUSR2, signal.SIGUSR2, signal.SIGINT):
+        terminal.kill(number)
+        if number is signal.SIGUSR2:
+            assert stage.hub.hear() in (STOP, KILL)
+    finish(terminal)
+    assert terminal.exitstatus == 1
+    assert files(kernelspecs) == []
+
+
 def test_a_closed_terminal_shuts_the_kernel_down(
     stage: Stage, ready: Typing, kernelspecs: Path
 ) -> None:
