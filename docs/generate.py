@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from sshpyk.cli.main import cli
+from sshpyk.kernelapp.command import command as kernel_command
 
 REFERENCE = Path(__file__).with_name("reference.md")
 _HEAD = """# Reference
@@ -33,11 +34,13 @@ def reference() -> str:
         command = cli.get_command(group, name)
         assert command is not None
         sections.append("\n".join(_section(command, click.Context(command, group, name))))
+    ctx = click.Context(kernel_command, info_name="sshpyk-kernel")
+    sections.append("\n".join(_section(kernel_command, ctx)))
     return "\n".join(sections)
 
 
 def _section(command: click.Command, ctx: click.Context) -> Iterator[str]:
-    yield f"## sshpyk {command.name}\n"
+    yield f"## {ctx.command_path}\n"
     yield f"    {ctx.command_path} {' '.join(command.collect_usage_pieces(ctx))}\n"
     for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
         lines = paragraph.splitlines()
@@ -49,8 +52,12 @@ def _section(command: click.Command, ctx: click.Context) -> Iterator[str]:
     options = [param.get_help_record(ctx) for param in command.get_params(ctx)]
     rows = [record for record in options if record is not None]
     yield "| option | |\n|---|---|"
-    yield from (f"| `{names}` | {text.replace('|', chr(92) + '|')} |" for names, text in rows)
+    yield from (f"| `{_cell(names)}` | {_cell(text)} |" for names, text in rows)
     yield ""
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", r"\|")
 
 
 def main() -> int:

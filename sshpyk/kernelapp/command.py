@@ -68,13 +68,26 @@ def command(**given: Any) -> Words:
     In a terminal, without a connection file, one is made: `jupyter console --existing FILE` connects.
 
     \b
-    Keys:     Ctrl+C interrupts, Ctrl+D opens a menu (interrupt, restart, shut down, leave),
-              Ctrl+\\ leaves: the kernel runs on, `sshpyk-kernel --existing` comes back.
-    Signals:  INT interrupt; TERM, HUP shut down (a persistent kernel is left); USR1 restart;
-              USR2 shut down even if persistent; QUIT leave.
-    Exit code: the kernel's own (its signal, if one ended it); 0 when it was left or another
-              client took it over; 1 there is no kernel, or it was lost; 2 the input cannot be;
-              70 a defect of sshpyk's own.
+    Keys:
+      Ctrl+C   interrupt the cell; during the launch: give it up
+      Ctrl+D   menu: interrupt, restart, shut down, leave
+      Ctrl+\\   leave: the kernel runs on, `sshpyk-kernel --existing` comes back
+
+    \b
+    Signals:
+      INT         interrupt
+      TERM, HUP   shut down; a persistent kernel is left
+      USR1        restart, with the same connection file and clients
+      USR2        shut down, persistent or not
+      QUIT        leave
+
+    \b
+    Exit codes:
+      the kernel's own, or the signal that ended it
+      0    it was left, or somebody took it over
+      1    there is no kernel, or it was lost
+      2    the input cannot be
+      70   a defect of sshpyk's own
 
     \b
     Examples:
