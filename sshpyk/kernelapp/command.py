@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import traceback
@@ -113,15 +114,28 @@ def run(arguments: list[str]) -> int:
     except SshpykError as error:
         click.echo(error, err=True)
         return error.exit_code
+    except KeyboardInterrupt:  # before there was a session, which heeds signals itself
+        click.echo("given up", err=True)
+        return 1
     except Exception:  # noqa: BLE001  (the outermost: there is nobody else to tell)
         traceback.print_exc()
         return EXIT_DEFECT
 
 
 def _stand(words: Words) -> int:
+    screen = Screen(is_silent=words.by_program)
+    if words.existing is not None:
+        screen.progress("looking for the kernel")
+    try:
+        return _stand_with(words, screen)
+    finally:
+        screen.close()
+
+
+def _stand_with(words: Words, screen: Screen) -> int:
     wish = read_wish(words)
     try:
-        return _session(wish).stand()
+        return _session(wish, screen).stand()
     except HostKeyChanged:
         raise
     except (AuthenticationFailed, HostKeyRejected) as error:
@@ -135,18 +149,20 @@ def _stand(words: Words) -> int:
         if error.phase != _BINDING or wish.existing is None or not wish.removes_file:
             raise
         wish = wish.with_another_file()
-    return _session(wish).stand()
+    return _session(wish, screen).stand()
 
 
-def _session(wish: Wish) -> Session:
+def _session(wish: Wish, screen: Screen) -> Session:
     keyboard = None if wish.by_program or wish.leave_at_once else Keyboard.of_terminal()
-    screen = Screen(is_silent=wish.by_program)
     target = Request(wish.record).target
+    if wish.made_file:  # until the session heeds them, signals must not leave it behind
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, signal.default_int_handler)
     try:
         screen.progress(f"{target.host}: starting the local hub")
         return Session(wish, screen, keyboard, client.reach_hub(target))
-    except SshpykError:
-        screen.close()
+    except (SshpykError, KeyboardInterrupt):
         if wish.made_file:
             remove(wish.connection_file)
         raise
