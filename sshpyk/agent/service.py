@@ -14,6 +14,7 @@ from sshpyk.agent.kernel import Kernel, KernelState, summary
 from sshpyk.agent.kernelspecs import RemoteKernelspec, find_kernelspec
 from sshpyk.agent.process import KernelProcess, connection_info
 from sshpyk.agent.record import KernelRecord, kernel_folder
+from sshpyk.agent.script import run_script
 from sshpyk.errors import KernelDied, KernelError, RemoteShellFailed
 from sshpyk.wire.driver import LinkDriver
 from sshpyk.wire.rpc import Params, Rpc
@@ -72,6 +73,7 @@ class Service:
                 "list": self._list,
                 "backlog": self._backlog,
                 "welcomes": self._welcomes,
+                "script": run_script,
             },
         )
 

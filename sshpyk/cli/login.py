@@ -42,7 +42,14 @@ def login(host: str, **given: Any) -> LoggedIn:
       sshpyk login gpu1
       sshpyk login me@gpu1 --ssh-config ~/cluster/ssh_config
     """
-    target, python = _target(host, given)
+    return open_link(*_target(host, given))
+
+
+def open_link(target: SshTarget, python: str) -> LoggedIn:
+    """Open the link of a host, with ssh's questions on this terminal (also for ``sshpyk add``).
+
+    ``python``: what to start there. Raises SshpykError with what ssh said.
+    """
     hub = reach_hub(target)
     try:
         with contextlib.ExitStack() as stack:

@@ -23,7 +23,10 @@ _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 # Each verb: where its command is, and its line in `sshpyk --help`, which thus imports no verb.
 _VERBS = {
-    "add": ("sshpyk.cli.add:add", "Add a kernel that runs on a host."),
+    "add": (
+        "sshpyk.cli.add:add",
+        "Add kernels that run on a host: find them there, choose, check.",
+    ),
     "delete": ("sshpyk.cli.delete:delete", "Delete an SSH kernel."),
     "edit": ("sshpyk.cli.edit:edit", "Change an SSH kernel; what is not named stays."),
     "ps": ("sshpyk.cli.ps:ps", "Show links to hosts, and the kernels behind them."),
@@ -103,11 +106,11 @@ def cli(ctx: click.Context, verbose: int) -> None:
 
     \b
     Examples:
-      sshpyk add --ssh-host-alias gpu1 --remote-python-prefix /opt/env
+      sshpyk add gpu1
       sshpyk list --remote
       sshpyk ps
       sshpyk login gpu1
-      sshpyk delete ssh_gpu1_python3
+      sshpyk delete ssh_gpu1_analysis
     """
     ctx.obj = verbose
     logging.basicConfig(level=_LOG_LEVELS[min(verbose, 3)], format=_LOG_FORMAT)
@@ -119,6 +122,9 @@ def _print_result(result: object, **_options: Any) -> None:
     from sshpyk.cli.render import render
 
     render(result)
+    problem = getattr(result, "problem", None)
+    if isinstance(problem, SshpykError):  # a part went well, and was shown
+        raise failure_from(problem)
 
 
 def _report_defect(error: Exception, *, with_traceback: bool) -> int:

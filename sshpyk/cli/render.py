@@ -41,8 +41,50 @@ def render(result: object) -> None:
 
 @render.register
 def _added(result: Added) -> None:
-    verb = "Replaced" if result.replaced else "Added"
-    click.echo(f"{verb} kernel {result.name!r} ({result.display_name}): {result.path}")
+    if result.as_json:
+        click.echo(json.dumps(_added_record(result), indent=2))
+        return
+    if result.rows:
+        from sshpyk.cli.offers_table import print_table
+
+        print_table(result.rows, result.notes)
+    for kernel in result.kernels:
+        verb = "Replaced" if kernel.replaced else "Added"
+        took = "" if kernel.checked_s is None else f", checked in {kernel.checked_s:.1f} s"
+        click.echo(f"{verb} kernel {kernel.name!r} ({kernel.display_name}){took}: {kernel.path}")
+    for name, label in result.already:
+        click.echo(f"Kernel {name!r} ({label}) was added before; --replace writes it anew")
+    for failure in result.failed:
+        kept = "kept" if failure.kept else "not added"
+        click.echo(f"{failure.display_name} is {kept}: {failure.error}", err=True)
+    if result.kernels and sys.stdout.isatty():
+        name = result.kernels[0].name
+        click.echo(f"Choose it in JupyterLab, or: jupyter console --kernel {name}")
+
+
+def _added_record(result: Added) -> dict[str, object]:
+    from sshpyk.cli.offers_table import as_records
+
+    return {
+        "host": result.host,
+        "found": as_records(result.rows),
+        "notes": list(result.notes),
+        "added": [
+            {
+                "name": kernel.name,
+                "display_name": kernel.display_name,
+                "path": str(kernel.path),
+                "replaced": kernel.replaced,
+                "checked_s": kernel.checked_s,
+            }
+            for kernel in result.kernels
+        ],
+        "already": [{"name": name, "label": label} for name, label in result.already],
+        "failed": [
+            {"name": item.name, "kept": item.kept, "error": item.error.to_record()}
+            for item in result.failed
+        ],
+    }
 
 
 @render.register

@@ -7,6 +7,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from sshpyk.discovery.offers import Offer
+from sshpyk.errors import SshpykError
+
 
 class Mark(Enum):
     """What a check found out about an item."""
@@ -19,13 +22,50 @@ class Mark(Enum):
 
 
 @dataclass(frozen=True)
-class Added:
-    """``add`` wrote this kernel.json."""
+class AddedKernel:
+    """A kernel.json that ``add`` wrote; ``checked_s``: its kernel answered after so many seconds."""
 
     name: str
     display_name: str
     path: Path
-    replaced: bool
+    replaced: bool = False
+    checked_s: float | None = None
+
+
+@dataclass(frozen=True)
+class FailedKernel:
+    """A kernel that did not pass the check of ``add``; ``kept``: its kernel.json is there anyway."""
+
+    name: str
+    display_name: str
+    error: SshpykError
+    kept: bool
+
+
+@dataclass(frozen=True)
+class OfferRow:
+    """A line of the table of what a host has; ``added_as`` are its kernels on this machine."""
+
+    number: int
+    offer: Offer
+    added_as: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Added:
+    """What ``add`` did; ``rows`` only where the user was not shown them before.
+
+    ``problem``: why the command has failed, or a part of it; told after all the rest.
+    """
+
+    host: str
+    kernels: tuple[AddedKernel, ...] = ()
+    failed: tuple[FailedKernel, ...] = ()
+    already: tuple[tuple[str, str], ...] = ()
+    rows: tuple[OfferRow, ...] = ()
+    notes: tuple[str, ...] = ()
+    as_json: bool = False
+    problem: SshpykError | None = None
 
 
 @dataclass(frozen=True)

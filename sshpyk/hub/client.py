@@ -137,6 +137,11 @@ def _spawn_errors(process: subprocess.Popen[bytes]) -> str:
     return process.stderr.read().decode("utf-8", "replace")[-4000:]
 
 
+def running_hub(target: SshTarget) -> HubClient | None:
+    """Return a conversation with the hub of ``target`` if there is one; start none."""
+    return _try_connect(hub_socket(target))
+
+
 def all_hubs() -> list[HubClient]:
     """Return a conversation with every hub of this user that runs."""
     return [client for client in map(_try_connect, _hub_sockets()) if client is not None]

@@ -12,7 +12,8 @@ If it ends before ``exited``, its kernel is killed. When the *hub* was killed, t
 and says ``{"op": "reattach", "request": …, "ticket": …}`` instead of ``launch``.
 
 ``{"op": "status"}`` answers one record at once, ``{"op": "survey", "python": …}`` adds what the host
-says, and ``{"op": "quit"}`` makes the hub leave. ``login`` is told in :mod:`.login`.
+says, and ``{"op": "quit"}`` makes the hub leave. ``{"op": "script", "script": …, "timeout_s": …}`` runs
+sh on the host over a link that is up, and answers what it said. ``login`` is told in :mod:`.login`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from collections.abc import Coroutine
 from dataclasses import asdict
 from typing import Any
 
-from sshpyk.errors import HubError, KernelError, SshpykError
+from sshpyk.errors import HubError, KernelError, SshpykError, Unreachable
 from sshpyk.hub.host import HostLink, LinkState
 from sshpyk.hub.kernels import HubKernel, Kernels, LaunchRequest, Outcome, Ticket
 from sshpyk.hub.login import serve_login
@@ -33,6 +34,7 @@ from sshpyk.hub.login import serve_login
 _Orders = asyncio.Future[dict[str, Any] | None]
 
 _LINE_LIMIT_BYTES = 16 * 1024 * 1024
+_SCRIPT_GRACE_S = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +94,18 @@ class Server:
         listed = await self._host.rpc.call("list")
         return {**self.status(), "on_host": listed["kernels"]}
 
+    async def script(self, script: str, timeout_s: float) -> dict[str, Any]:
+        """Run a script on the host; raises :class:`HubError` at once where the link is not up."""
+        if not self._host.is_up or self._host.is_silent:
+            raise HubError("the link is not up", host=self._host.target.host)
+        call = self._host.rpc.call("script", script=script, timeout_s=timeout_s)
+        try:
+            answer = await asyncio.wait_for(call, timeout_s + _SCRIPT_GRACE_S)
+        except asyncio.TimeoutError:
+            what = f"no answer within {timeout_s:g} s"
+            raise Unreachable(what, host=self._host.target.host, phase="running a script") from None
+        return {"event": "done", **answer}
+
     def _notify(self, text: str) -> None:
         log.warning("%s", text)
         for owner in self.owners:
@@ -139,7 +153,10 @@ class _Conversation:
             if record["op"] == "status":
                 self._say(**self._server.status())
             elif record["op"] == "survey":
-                await self._survey(record["python"])
+                await self._answer(self._server.survey(record["python"]))
+            elif record["op"] == "script":
+                timeout_s = float(record["timeout_s"])
+                await self._answer(self._server.script(str(record["script"]), timeout_s))
             elif record["op"] == "quit":
                 self._server.quit.set()
                 self._say(event="leaving")
@@ -147,9 +164,9 @@ class _Conversation:
                 error = HubError(f"the hub does not know the operation {record['op']}")
                 self._say(event="failed", error=error.to_record())
 
-    async def _survey(self, python: str) -> None:
+    async def _answer(self, asking: Coroutine[Any, Any, dict[str, Any]]) -> None:
         try:
-            self._say(**await self._server.survey(python))
+            self._say(**await asking)
         except SshpykError as error:
             self._say(event="failed", error=error.to_record())
 

@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 
 # The words after the host: any login shell understands them. The script comes on stdin.
 REMOTE_COMMAND = ("exec", "sh")
-_PHASE = "checking the host"
 _MAX_OUTPUT_BYTES = 1 << 20
 _GRACE_S = 2.0
 
@@ -31,8 +30,9 @@ _GRACE_S = 2.0
 class ScriptRunner:
     """Runs scripts on hosts, from any number of threads; :meth:`stop` ends them all."""
 
-    def __init__(self, timeout_s: float = 20.0) -> None:
+    def __init__(self, timeout_s: float = 20.0, *, phase: str = "checking the host") -> None:
         self._timeout_s = timeout_s
+        self._phase = phase
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
         self._stopped = False
@@ -61,12 +61,12 @@ class ScriptRunner:
     def _failure(self, target: SshTarget, said: str, err: str, status: int | None) -> SshpykError:
         if status is None and not err.strip():
             what = f"no usable answer within {self._timeout_s:g} s"
-            return Unreachable(what, host=target.host, phase=_PHASE)
+            return Unreachable(what, host=target.host, phase=self._phase)
         return diagnose(  # of stdout too: nologin speaks there
             said,
             status,
             host=target.host,
-            phase=_PHASE,
+            phase=self._phase,
             login=target.typed,
             reopen=target.login_command,
         )
@@ -82,7 +82,7 @@ class ScriptRunner:
         argv = ssh_argv(target, REMOTE_COMMAND)
         with self._lock:
             if self._stopped:
-                raise HostError("not asked", host=target.host, phase=_PHASE)
+                raise HostError("not asked", host=target.host, phase=self._phase)
             try:
                 process = subprocess.Popen(
                     argv,
