@@ -33,7 +33,7 @@ def login(host: str, **given: Any) -> LoggedIn:
     """Open the link to a host, with ssh's questions on this terminal.
 
     For hosts that want a password, a one-time code or a passphrase, and after a key was missing:
-    kernels that wait for the host go on. HOST is what was given as --ssh-host-alias. ssh itself asks;
+    kernels that wait for the host go on. HOST is what was given to `sshpyk add`. ssh itself asks;
     sshpyk sees no answer. The terminal may be closed afterwards. Where nothing needs to be asked, the
     link is simply dialed at once.
 

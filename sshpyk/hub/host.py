@@ -1,45 +1,35 @@
 """The link to one host, kept up: dial, carry, and dial again whenever the connection is lost.
 
-The state of the link says nothing about the kernels behind it: silence never means death.
-
-    DOWN --wanted--> DIALING --resumed--> UP --connection lost--> DIALING
-                        |--authentication, unknown host key--> NEEDS_LOGIN
-                        |--host key changed--> HOST_KEY_CHANGED
-                        \\--refused (no Python, bad config)--> DOWN
-
-Nobody dials in the last three until a launch or ``sshpyk login`` wants the host: one that refuses a login
-again and again may lock the account.
+The states of the link, and what moves them, are in :mod:`.linkstate`; when to dial is :mod:`.dialing`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
 import logging
-import math
-import random
 import secrets
 from collections.abc import Callable
 from typing import NamedTuple
 
 from sshpyk.errors import (
-    AgentReplaced,
-    AuthenticationFailed,
-    HostKeyChanged,
-    HostKeyRejected,
     HubError,
-    LinkLost,
-    ProtocolMismatch,
     SshpykError,
     Unreachable,
 )
-from sshpyk.hub.dial import DIAL_DEADLINE_S, Phase, Terminal, dial
+from sshpyk.hub.dial import Phase, Terminal
+from sshpyk.hub.dialing import Dialing
+from sshpyk.hub.linkstate import (
+    LinkState,
+    agent_replaced,
+    link_lost,
+    no_common_version,
+    state_after,
+)
 from sshpyk.hub.outage import Outage
-from sshpyk.hub.redial import dial_again
+from sshpyk.hub.redial import Redial
 from sshpyk.hub.ssh_process import SshProcess
 from sshpyk.link.connection import SUSPECT_AFTER_S, Connection, Resumed
-from sshpyk.link.frames import VERSIONS
 from sshpyk.link.link import Link
 from sshpyk.ssh.command import SshTarget
 from sshpyk.wire.carrier import Carrier
@@ -48,31 +38,12 @@ from sshpyk.wire.driver import LinkDriver
 from sshpyk.wire.journal import Head, Journal, Noted
 from sshpyk.wire.rpc import Params, Rpc
 
-BACKOFF_S = (0.2, 30.0)
 RESUMING = "resuming the link"
-_AGENT_LEFT_PATIENCE_S = 1.0
+_AGENT_LEFT_TRIES = 3
 HELLO_DEADLINE_S = 20.0
+_PROMPT_ANSWER_S = 1.5  # over a line that has not changed with the network
 
 log = logging.getLogger(__name__)
-
-
-class LinkState(enum.Enum):
-    """Whether a connection carries the link now, and if not, what must happen first."""
-
-    DOWN = "down"
-    DIALING = "dialing"
-    UP = "up"
-    NEEDS_LOGIN = "needs login"
-    HOST_KEY_CHANGED = "host key changed"
-
-
-def state_after(error: SshpykError) -> LinkState:
-    """Return the state of a link that is not up, after a dial that is not repeated by itself."""
-    if isinstance(error, HostKeyChanged):
-        return LinkState.HOST_KEY_CHANGED
-    if isinstance(error, (AuthenticationFailed, HostKeyRejected)):
-        return LinkState.NEEDS_LOGIN
-    return LinkState.DOWN
 
 
 class HostLink:
@@ -101,11 +72,10 @@ class HostLink:
         self.outage = Outage(target.host, lambda text: self.on_notice(text))
         self.phase = ""  # what is being done now, in words
         self._python = ""
-        self._usual_dial_s = 0.0  # the shortest so far; 0 until one came through
+        self._redial = Redial(target, self._note_phase, self._away_s)
         self._next_stream = 1
         self._boot_id = ""  # which start of the host we last heard of
-        self._dialing: asyncio.Task[None] | None = None
-        self._hurry = asyncio.Event()  # somebody waits: no pause before the next dial
+        self._dialing = Dialing(self._try_to_connect, self._away_s, self._dialing_defect)
         self._logging_in = False
         self._waiting = 0  # how many launches wait for the link, and logins
         self._ssh: SshProcess | None = None
@@ -177,7 +147,7 @@ class HostLink:
         self._python = python
         self._failure = None
         self._start_dialing()
-        self._hurry.set()
+        self._dialing.hurry()
         self._waiting += 1
         try:
             while not self.is_up:
@@ -188,6 +158,21 @@ class HostLink:
         finally:
             self._waiting -= 1
             self._stop_needless_dialing()
+
+    def network_changed(self) -> None:
+        """Dial now if a dial is due, and see whether the connection has survived (called by the hub)."""
+        self._dialing.hurry()
+        carrier = self.driver.carrier
+        if carrier is not None and self.is_up:
+            carrier.connection.ask(now_s())
+            carrier.wake()
+            loop = asyncio.get_running_loop()
+            loop.call_later(_PROMPT_ANSWER_S, self._check_answer, carrier, now_s())
+
+    def _check_answer(self, carrier: Carrier, asked_s: float) -> None:
+        heard_s = carrier.connection.last_received_s
+        if carrier is self.driver.carrier and heard_s is not None and heard_s < asked_s:
+            self._suspect(_PROMPT_ANSWER_S)
 
     def keep_up(self, python: str) -> None:
         """Dial in the background, as after a lost connection."""
@@ -203,14 +188,14 @@ class HostLink:
         """
         if self._logging_in:
             raise HubError("another sshpyk login is asking already", host=self.target.host)
-        if self.is_up and self._dialing is None and self.reason is None:
+        if self.is_up and not self._dialing.goes_on and self.reason is None:
             return False
         self._python = self._python or python
         before, reason = self.state, self.reason
         self._logging_in = True
         self._waiting += 1
         try:
-            await self._end_dialing()
+            await self._dialing.end()
             self._failure = None
             self._resumed.clear()
             self._start_dialing(terminal)
@@ -229,21 +214,13 @@ class HostLink:
         """Be as before the login that came to nothing, unless it told that a person is needed."""
         if self.is_up or self.state in (LinkState.NEEDS_LOGIN, LinkState.HOST_KEY_CHANGED):
             return
-        if self._dialing is not None:
-            self._dialing.cancel()
-            self._dialing = None
+        self._dialing.stop()
         wanted = self.driver.link.confirmed or self._waiting > 1
         if before in (LinkState.UP, LinkState.DIALING) and wanted:
             self._start_dialing()  # an outage may end without a person
         else:
             self.reason = reason
             self._be(LinkState.DOWN if before is LinkState.DIALING else before)
-
-    async def _end_dialing(self) -> None:
-        dialing, self._dialing = self._dialing, None
-        if dialing is not None:
-            dialing.cancel()
-            await asyncio.wait({dialing})
 
     def _be(self, state: LinkState) -> None:
         if state is not self.state:
@@ -252,8 +229,7 @@ class HostLink:
 
     async def leave(self, reason: str) -> None:
         """Leave the link for good; ssh gets a moment to carry our last words to the agent."""
-        if self._dialing is not None:
-            self._dialing.cancel()
+        self._dialing.stop()
         self.driver.leave(reason)
         self.outage.end()
         self._be(LinkState.DOWN)
@@ -264,72 +240,55 @@ class HostLink:
     # Dialing
 
     def _start_dialing(self, terminal: Terminal | None = None) -> None:
-        if self._dialing is None or self._dialing.done():
-            if not self.is_up:
-                self._be(LinkState.DIALING)
-            self._dialing = asyncio.ensure_future(self._dial_until_up(terminal))
-            self._dialing.add_done_callback(self._dialing_done)
+        if not (self._dialing.goes_on or self.is_up):
+            self._be(LinkState.DIALING)
+        self._dialing.start(terminal)
 
     def _stop_needless_dialing(self) -> None:
         """Leave no ssh behind for a link that never was, once every launch has given up."""
-        needed = self._waiting or self.driver.link.confirmed
-        if self._dialing is not None and not (needed or self._dialing.done()):
-            self._dialing.cancel()
-            self._dialing = None
+        if self._dialing.goes_on and not (self._waiting or self.driver.link.confirmed):
+            self._dialing.stop()
             self._be(LinkState.DOWN)
 
-    def _dialing_done(self, task: asyncio.Task[None]) -> None:
-        if self._dialing is task:
-            self._dialing = None
-        defect = None if task.cancelled() else task.exception()
-        if defect is not None:
-            log.error("dialing failed", exc_info=defect)
-            self._failure = HubError(f"dialing failed: {defect!r}", host=self.target.host)
-            self._be(LinkState.UP if self.driver.carrier else LinkState.DOWN)
-            self._resumed.set()
+    def _dialing_defect(self, defect: BaseException) -> None:
+        self._failure = HubError(f"dialing failed: {defect!r}", host=self.target.host)
+        self._be(LinkState.UP if self.driver.carrier else LinkState.DOWN)
+        self._resumed.set()
 
-    async def _dial_until_up(self, terminal: Terminal | None) -> None:
-        """Try until a connection carries the link, or until only a person can help.
+    def _away_s(self) -> float:
+        return self.outage.duration_s or 0.0
 
-        A person at ``terminal`` is asked in the first try only.
-        """
-        pause_s, longest_s = BACKOFF_S
+    async def _try_to_connect(self, terminal: Terminal | None) -> bool:
+        """Make one connection; return whether to try again, after one that a person need not mend."""
         ever_up = self.driver.link.confirmed
-        while True:
-            began_s = now_s()
-            self._hurry.clear()
-            try:
-                await self._dial_once(terminal)
-            except SshpykError as error:
-                log.warning("%s", error)
-                self.outage.go_on(error)
-                self.reason = error
-                # An agent may leave, idle, in the moment in which we find it: that is no refusal.
-                agent_left = (
-                    error.retryable and error.phase == RESUMING and pause_s < _AGENT_LEFT_PATIENCE_S
-                )
-                if not agent_left:
-                    self._failure = error
-                    self._resumed.set()
-                if not error.retryable or not (ever_up or agent_left):
-                    if not self.is_up:
-                        self._be(state_after(error))
-                    return
-            else:
-                return
-            # Between the beginnings of two dials: one that came to nothing after long has waited enough.
-            rest_s = pause_s * random.uniform(0.75, 1.25) - (now_s() - began_s)  # noqa: S311
-            terminal = None
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), max(0.0, rest_s))
-            pause_s = min(longest_s, pause_s * 2)
+        try:
+            await self._dial_once(terminal)
+        except SshpykError as error:
+            log.warning("%s", error)
+            self.outage.go_on(error)
+            self.reason = error
+            # An agent may leave, idle, in the moment in which we find it: that is no refusal.
+            agent_left = (
+                error.retryable
+                and error.phase == RESUMING
+                and self._dialing.failures < _AGENT_LEFT_TRIES
+            )
+            if not agent_left:
+                self._failure = error
+                self._resumed.set()
+            if error.retryable and (ever_up or agent_left):
+                return True
+            if not self.is_up:
+                self._be(state_after(error))
+        return False
 
     async def _dial_once(self, terminal: Terminal | None) -> None:
         """Make one connection and wait until the agent has taken the link up on it."""
         began_s = now_s()
-        ssh = await self._dial_quickest(terminal)
-        self._epoch += 1
+        again = self.driver.link.confirmed
+        ssh = await self._redial.connect(self._python, terminal, again=again)
         link = self.driver.link
+        self._epoch += 1
         self._note_head()
         never_carried = link.epoch == 0
         connection = Connection.initiate(link, self._epoch)
@@ -361,29 +320,6 @@ class HostLink:
         duration_s = self.outage.end()
         if duration_s is not None:
             self._telling = asyncio.ensure_future(self._tell_back(duration_s))
-
-    async def _dial_quickest(self, terminal: Terminal | None) -> SshProcess:
-        """Dial; when the host has been there before, more than once if that takes long.
-
-        A person at a terminal takes the time that it takes.
-        """
-        if terminal is not None or not self.driver.link.confirmed:
-            return await self._dial_timed(terminal)
-        try:
-            again = dial_again(self._dial_timed, self._usual_dial_s)
-            return await asyncio.wait_for(again, DIAL_DEADLINE_S)
-        except asyncio.TimeoutError:
-            raise Unreachable(
-                f"no answer within {DIAL_DEADLINE_S:.0f} s",
-                host=self.target.host,
-                phase=Phase.CONNECT.value,
-            ) from None
-
-    async def _dial_timed(self, terminal: Terminal | None = None) -> SshProcess:
-        began_s = now_s()
-        ssh = await dial(self.target, self._python, self._note_phase, terminal)
-        self._usual_dial_s = min(self._usual_dial_s or math.inf, now_s() - began_s)
-        return ssh
 
     async def _tell_back(self, duration_s: float) -> None:
         with contextlib.suppress(SshpykError):  # lost for good meanwhile, which is told otherwise
@@ -418,12 +354,7 @@ class HostLink:
 
     def _take_up_with_new_agent(self) -> None:
         log.warning("the agent on %s was killed; another has taken its place", self.target.host)
-        error = AgentReplaced(
-            "the agent on the host was killed, and what it was doing was given up",
-            host=self.target.host,
-            phase=self.phase,
-            advice="try again",
-        )
+        error = agent_replaced(self.target.host, self.phase)
         self.rpc.ask_again(error, never=("start",))
         self.on_agent_replaced()
 
@@ -439,37 +370,28 @@ class HostLink:
             self._start_dialing()
 
     def _on_incompatible(self, carrier: Carrier, versions: tuple[int, ...]) -> None:
-        error = ProtocolMismatch(
-            f"the agent there speaks version {_list(versions)} of the link protocol,"
-            f" this sshpyk {_list(VERSIONS)}",
-            host=self.target.host,
-            phase=RESUMING,
-            advice="it keeps its kernels: go on with the sshpyk that started them, or end them with that"
-            " one (the agent leaves a minute later) and try again",
-        )
+        error = no_common_version(self.target.host, RESUMING, versions)
         if self._opening is not None and carrier is self._opening.carrier:
             _settle(self._opening.answer, error)
 
     def _on_suspect(self) -> None:
+        self._suspect(SUSPECT_AFTER_S)
+
+    def _suspect(self, silent_s: float) -> None:
         """Dial a second connection beside the silent one; whichever speaks first goes on.
 
         Not where the last one was refused for want of a person: the silent one is all that there is.
         """
         refused = self.reason is not None and state_after(self.reason) is not LinkState.DOWN
-        if self._dialing is None and not refused:
+        if not (self._dialing.goes_on or refused):
             log.warning("%s is silent; dialing again beside the old connection", self.target.host)
-            self.outage.begin("no answer from it", SUSPECT_AFTER_S)
+            self.outage.begin("no answer from it", silent_s)
             self._start_dialing()
 
     def _lose_link(self, boot_id: str) -> None:
         """The agent knows nothing of our link: what it held is gone; say so and begin anew."""
         rebooted = "" not in (boot_id, self._boot_id) and boot_id != self._boot_id
-        what = (
-            "the host was rebooted, and the kernels on it are gone"
-            if rebooted
-            else "the agent on the host was ended, and the kernels that it held with it"
-        )
-        error = LinkLost(what, host=self.target.host, phase=RESUMING)
+        error = link_lost(self.target.host, RESUMING, rebooted=rebooted)
         log.error("%s", error)
         self.outage.end()
         self._boot_id = boot_id
@@ -483,10 +405,6 @@ class HostLink:
             _settle(opening.answer, error)
         rpc.fail_all(error)
         self.on_lost_link(error)
-
-
-def _list(versions: tuple[int, ...]) -> str:
-    return ", ".join(map(str, versions[:8])) or "none"
 
 
 class _Opening(NamedTuple):

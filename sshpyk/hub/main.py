@@ -16,6 +16,7 @@ from sshpyk.hub.address import hub_socket
 from sshpyk.hub.host import HostLink
 from sshpyk.hub.kernels import Kernels
 from sshpyk.hub.login import LOGIN_IDLE_S
+from sshpyk.hub.network import network_watched
 from sshpyk.hub.server import Server
 from sshpyk.paths import hub_log
 from sshpyk.ssh.command import SshTarget
@@ -47,7 +48,8 @@ async def live(target: SshTarget, path: str) -> None:
     if noted is not None:
         log.warning("taking over from a hub that was killed")
         loop.call_later(ADOPTION_S, lambda: asyncio.ensure_future(kernels.end_orphans()))
-    await _until_idle(server, host)
+    with network_watched(host.network_changed):
+        await _until_idle(server, host)
     log.info("leaving")
     listener.close()
     with contextlib.suppress(FileNotFoundError):  # asyncio removes it itself from 3.13 on

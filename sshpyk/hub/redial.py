@@ -8,25 +8,77 @@ takes longer than dials to this host do, another is started; the first that gets
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from sshpyk.errors import Unreachable
+from sshpyk.hub.dial import DIAL_DEADLINE_S, Phase, Terminal, dial
+from sshpyk.hub.linkstate import LONG_AWAY_S
 from sshpyk.hub.ssh_process import SshProcess
+from sshpyk.ssh.command import SshTarget
+from sshpyk.wire.clock import now_s
 
-# The SYNs of dials that start so often and live for so many intervals leave no gap of more than 2 s.
-EVERY_S = 4.0
-AT_ONCE = 3
+# The SYNs of dials that start so often and live for so many intervals leave no gap of more than 1 s.
+EVERY_S = 2.0
+LONG_AWAY_EVERY_S = 15.0
+AT_ONCE = 4
+
+Dial = Callable[[], Coroutine[Any, Any, SshProcess]]
 
 
-async def dial_again(
-    dial: Callable[[], Coroutine[Any, Any, SshProcess]], usual_s: float
-) -> SshProcess:
-    """Return the first connection of several dials; the others are ended.
+class Redial:
+    """Dials one host, and remembers what that takes.
 
-    ``usual_s`` is what a dial to this host takes: a slow login is not taken for a hole. Raises what the
-    first dial that fails meets. The caller sets the deadline.
+    ``note_phase`` is told what is being done; ``away_s`` says for how long the link has been away.
     """
-    every_s = max(EVERY_S, 2 * usual_s)
+
+    def __init__(
+        self,
+        target: SshTarget,
+        note_phase: Callable[[str], None],
+        away_s: Callable[[], float],
+    ) -> None:
+        self._target = target
+        self._note_phase = note_phase
+        self._away_s = away_s
+        self._usual_s = 0.0  # the shortest so far; 0 until one came through
+
+    async def connect(
+        self, python: str, terminal: Terminal | None = None, *, again: bool
+    ) -> SshProcess:
+        """Return a connection; dial more than once if that takes long and it is ``again``.
+
+        A person at ``terminal`` takes the time that it takes. Raises what the dial met.
+        """
+
+        async def dial_timed() -> SshProcess:
+            began_s = now_s()
+            ssh = await dial(self._target, python, self._note_phase, terminal)
+            self._usual_s = min(self._usual_s or math.inf, now_s() - began_s)
+            return ssh
+
+        if terminal is not None or not again:
+            return await dial_timed()
+        every_s = EVERY_S if self._away_s() < LONG_AWAY_S else LONG_AWAY_EVERY_S
+        again_s = max(every_s, 2 * self._usual_s)  # a slow login is not taken for a hole
+        try:
+            return await asyncio.wait_for(dial_again(dial_timed, again_s), DIAL_DEADLINE_S)
+        except asyncio.TimeoutError:
+            raise Unreachable(
+                f"no answer within {DIAL_DEADLINE_S:.0f} s",
+                host=self._target.host,
+                phase=Phase.CONNECT.value,
+            ) from None
+
+
+async def dial_again(dial: Dial, every_s: float) -> SshProcess:
+    """Return the first connection of several dials, one more ``every_s``; the others are ended.
+
+    The first has as long as the caller gives us, for a host whose logins have become slow; those after it
+    make room for fresh ones.
+    Raises what the first dial that fails meets. The caller sets the deadline.
+    """
     running: list[asyncio.Task[SshProcess]] = []
     try:
         while True:
@@ -39,7 +91,7 @@ async def dial_again(
                 running.remove(first)
                 return first.result()
             if len(running) == AT_ONCE:
-                running.pop(0).cancel()
+                running.pop(1).cancel()
     finally:
         for task in running:
             task.cancel()

@@ -27,8 +27,9 @@ from dataclasses import asdict
 from typing import Any
 
 from sshpyk.errors import HubError, KernelError, SshpykError, Unreachable
-from sshpyk.hub.host import HostLink, LinkState
+from sshpyk.hub.host import HostLink
 from sshpyk.hub.kernels import HubKernel, Kernels, LaunchRequest, Outcome, Ticket
+from sshpyk.hub.linkstate import LinkState
 from sshpyk.hub.login import serve_login
 
 _Orders = asyncio.Future[dict[str, Any] | None]

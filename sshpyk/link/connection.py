@@ -5,7 +5,8 @@ makes ``Connection.accept()`` and, when :meth:`Connection.receive_data` returns
 :class:`HelloReceived`, looks up or creates the link and calls :meth:`Connection.answer`. From then on
 both do the same: feed what was read to :meth:`receive_data` and act on its events; write what
 :meth:`data_to_send` returns, whenever the descriptor takes more; call :meth:`tick` about once a
-second. After :class:`Broken` close the descriptors; the link resumes on the next connection.
+second, and :meth:`ask` when there is a reason to doubt the line. After :class:`Broken` close the
+descriptors; the link resumes on the next connection.
 
 States and what moves them::
 
@@ -21,13 +22,13 @@ from typing import Callable, NamedTuple, Union
 from sshpyk.link import frames
 from sshpyk.link.frames import Frame, FrameReader, Hello, LinkProtocolError
 from sshpyk.link.link import Link
-from sshpyk.link.pacing import PROGRESS_EVERY_BYTES, Pacing
+from sshpyk.link.pacing import FIRST_WINDOW_BYTES, PROGRESS_EVERY_BYTES, Pacing
 from sshpyk.link.stream import Message
 
 PING_IDLE_S = 10.0  # a quiet connection is asked this often
-PING_WAITING_S = 2.0  # ... and so soon while something is unacknowledged, or once after DATA
+PING_WAITING_S = 1.0  # ... and so soon while something is unacknowledged, or once after DATA
 STALL_S = 1.0  # nothing received for so long after a question: what comes then is a replay
-SUSPECT_AFTER_S = 5.0  # nothing received for so long after a question: dial another one
+SUSPECT_AFTER_S = 3.0  # nothing received for so long after a question: dial another one
 
 
 class State(enum.Enum):
@@ -114,6 +115,7 @@ class Connection:
         connection._control.append(frames.encode_hello(link.hello(epoch)))
         if link.epoch == 0:
             link.attach(epoch)
+            link.pacing = connection._pacing
             connection.state = State.ATTACHED
         return connection
 
@@ -130,11 +132,10 @@ class Connection:
         if hello.restarted:
             link.peer_restarted()
         reply = link.hello(hello.epoch)
-        link.attach(hello.epoch, hello)
+        self._attach(link, hello)
         link.confirmed = True
         self._link = link
         self._control.append(frames.encode_hello(reply))
-        self.state = State.ATTACHED
         held, self._held = self._held, []
         now_s = self.last_received_s or 0.0
         self._ask(now_s)
@@ -225,12 +226,19 @@ class Connection:
         if hello.restarted:
             link.peer_restarted()
         if self.state is State.OPENING:
-            link.attach(self.epoch, hello)
-            self.state = State.ATTACHED
+            self._attach(link, hello)
         link.confirmed = True
         link.restart_known()  # the peer has answered our HELLO
         self._ask(now_s)
         return Resumed(self.epoch, known=True, restarted=hello.restarted, boot_id=hello.boot_id)
+
+    def _attach(self, link: Link, hello: Hello) -> None:
+        link.attach(hello.epoch, hello)
+        # A line that was slow is taken for slow again, one that was fast may be another one now.
+        if link.pacing is not None:
+            self._pacing = Pacing(min(FIRST_WINDOW_BYTES, link.pacing.window_bytes))
+        link.pacing = self._pacing
+        self.state = State.ATTACHED
 
     def _refuse(self, hello: Hello) -> Event:
         if self._link is None:
@@ -337,6 +345,11 @@ class Connection:
         if now_s - self.last_received_s >= patience_s:
             self._ask(now_s)
         return False
+
+    def ask(self, now_s: float) -> None:
+        """Ask for a sign of life now, unless an answer is due already."""
+        if self.state is State.ATTACHED and self._ping_sent_s is None:
+            self._ask(now_s)
 
     def _ask(self, now_s: float) -> None:
         self._ping_token += 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from sshpyk.link.backlog import Backlog, MakeBacklog, Payload
 from sshpyk.link.frames import FLAG_LAST_CHUNK, Ack, Data, Hello, LinkProtocolError, Position
+from sshpyk.link.pacing import Pacing
 from sshpyk.link.stream import CREDIT_WINDOW_BYTES, Chunk, Message, Receiver, Sender, Taken
 
 MAX_STREAMS = 1024  # that are not over, of 3 KB each; a kernel has two
@@ -42,6 +43,7 @@ class Link:
         self.link_id = link_id
         self.boot_id = boot_id
         self._make_backlog = make_backlog
+        self.pacing: Pacing | None = None  # of the latest connection
         self.epoch = 0  # of the attached connection, or of the last that was
         self.confirmed = False  # the peer has said HELLO: it holds state of ours
         self._restarted = False  # our process replaced another, and the peer may not know it yet

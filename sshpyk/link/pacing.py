@@ -45,9 +45,9 @@ class _Mark(NamedTuple):
 class Pacing:
     """The window of one connection, for DATA bytes that the peer has not reported yet."""
 
-    def __init__(self) -> None:
-        self.window_bytes = FIRST_WINDOW_BYTES
-        self.chunk_bytes = FIRST_WINDOW_BYTES // 8
+    def __init__(self, first_window_bytes: int = FIRST_WINDOW_BYTES) -> None:
+        self.window_bytes = first_window_bytes
+        self.chunk_bytes = max(MIN_CHUNK_BYTES, first_window_bytes // 8)
         self._sent_bytes = 0
         self._reported_bytes = 0
         self._full_at_bytes = 0  # what had been sent when the window was full last

@@ -14,7 +14,7 @@ import zmq
 from jupyter_client.session import Session
 
 from sshpyk.errors import SshpykError
-from sshpyk.hub.host import LinkState
+from sshpyk.hub.linkstate import LinkState
 from sshpyk.hub.outage import Outage
 from sshpyk.ssh.command import SshTarget
 from sshpyk.wire import kernel_messages
@@ -217,6 +217,9 @@ class FakeHost:
         self.failure: SshpykError | None = None
         self.left = ""
         self._next_stream = 1
+
+    def network_changed(self) -> None:
+        pass
 
     def new_streams(self, count: int) -> list[int]:
         numbers = [self._next_stream + 2 * place for place in range(count)]

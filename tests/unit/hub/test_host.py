@@ -25,10 +25,12 @@ from sshpyk.errors import (
     SshpykError,
     Unreachable,
 )
+from sshpyk.hub import dialing as dialing_module
 from sshpyk.hub import host as host_module
 from sshpyk.hub import redial as redial_module
 from sshpyk.hub.dial import Terminal
-from sshpyk.hub.host import HostLink, LinkState, state_after
+from sshpyk.hub.host import HostLink
+from sshpyk.hub.linkstate import LinkState, state_after
 from sshpyk.hub.ssh_process import SshProcess
 from sshpyk.link import connection as connection_module
 from sshpyk.link.connection import Connection, Event, HelloReceived
@@ -179,8 +181,9 @@ async def network(
     monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> AsyncIterator[tuple[FakeNetwork, HostLink]]:
     made = FakeNetwork()
-    monkeypatch.setattr(host_module, "dial", made.dial)
-    monkeypatch.setattr(host_module, "BACKOFF_S", (0.01, 0.05))
+    monkeypatch.setattr(redial_module, "dial", made.dial)
+    monkeypatch.setattr(dialing_module, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(dialing_module, "LONGEST_PAUSE_S", 0.05)
     journal = Journal(str(folder / "journal"))
     host = HostLink(SshTarget("gpu1"), journal)
     try:
@@ -236,7 +239,7 @@ async def test_a_wish_at_any_moment_around_a_failure_is_answered(monkeypatch, tm
             for wish in (first, second):
                 with pytest.raises(AuthenticationFailed):
                     await asyncio.wait_for(wish, 5)
-            await until(lambda: host._dialing is None)
+            await until(lambda: not host._dialing.goes_on)
 
 
 @in_loop
@@ -282,7 +285,7 @@ async def test_a_dial_again_that_hangs_gets_others_beside_it_until_one_comes_thr
 
 @in_loop
 async def test_dials_again_that_all_hang_are_told_of_after_a_while_and_go_on(monkeypatch, tmp_path):
-    monkeypatch.setattr(host_module, "DIAL_DEADLINE_S", 0.05)
+    monkeypatch.setattr(redial_module, "DIAL_DEADLINE_S", 0.05)
     async with network(monkeypatch, tmp_path) as (net, host):
         await host.bring_up("python3")
         net.may_dial.clear()
@@ -358,7 +361,8 @@ async def test_the_state_after_a_refusal_says_what_is_needed(
 async def test_a_launch_does_not_wait_for_the_pause_between_dials(monkeypatch, tmp_path):
     async with network(monkeypatch, tmp_path) as (net, host):
         await host.bring_up("python3")
-        monkeypatch.setattr(host_module, "BACKOFF_S", (600.0, 600.0))
+        monkeypatch.setattr(dialing_module, "FIRST_PAUSE_S", 600.0)
+        monkeypatch.setattr(dialing_module, "LONGEST_PAUSE_S", 600.0)
         net.failures = [Unreachable("no route")] * 2
         net.cut()
         await until(lambda: not net.failures[1:])
@@ -490,7 +494,7 @@ async def test_a_connection_that_dies_before_the_first_answer_is_tried_again(mon
 @in_loop
 async def test_an_agent_that_never_answers_is_an_error(monkeypatch, tmp_path):
     monkeypatch.setattr(host_module, "HELLO_DEADLINE_S", 0.05)
-    monkeypatch.setattr(host_module, "_AGENT_LEFT_PATIENCE_S", 0.04)
+    monkeypatch.setattr(host_module, "_AGENT_LEFT_TRIES", 2)
     async with network(monkeypatch, tmp_path) as (net, host):
         net.listening = False
         with pytest.raises(Unreachable, match="agent did not answer"):
@@ -512,6 +516,34 @@ async def test_a_silent_line_is_dialed_beside_and_the_new_one_goes_on(monkeypatc
         assert await waiting == {"echo": "x"}
         assert host.is_up
         assert net.sshs[0].ended == 1
+
+
+@in_loop
+async def test_f10_a_change_of_the_network_tests_the_line_at_once(monkeypatch, tmp_path):
+    monkeypatch.setattr(host_module, "_PROMPT_ANSWER_S", 0.05)
+    async with network(monkeypatch, tmp_path) as (net, host):
+        await host.bring_up("python3")
+        host.network_changed()
+        await asyncio.sleep(0.2)
+        assert net.dials == 1  # it has answered
+        net.freeze()
+        host.network_changed()
+        await until(lambda: net.sshs[0].ended == 1)
+        assert host.is_up
+        assert net.dials == 2
+
+
+@in_loop
+async def test_f10_a_change_of_the_network_ends_the_pause_between_dials(monkeypatch, tmp_path):
+    async with network(monkeypatch, tmp_path) as (net, host):
+        await host.bring_up("python3")
+        monkeypatch.setattr(dialing_module, "FIRST_PAUSE_S", 600.0)
+        monkeypatch.setattr(dialing_module, "LONGEST_PAUSE_S", 600.0)
+        net.failures = [Unreachable("no route")]
+        net.cut()
+        await until(lambda: not net.failures)
+        host.network_changed()
+        await until(lambda: host.is_up)
 
 
 @in_loop
@@ -575,7 +607,7 @@ async def test_f21_lost_link_says_whether_the_host_was_rebooted_and_nobody_dials
         net.restart_agent()
         await until(lambda: lost)
         assert said in str(lost[0])
-        await until(lambda: host._dialing is None)
+        await until(lambda: not host._dialing.goes_on)
         assert host.state is LinkState.DOWN
         assert net.dials == 2
 
@@ -646,7 +678,7 @@ async def test_leaving_while_dialing_stops_it(monkeypatch, tmp_path):
         await until(lambda: net.dials == 1)
         wish.cancel()
         await host.leave("no more")
-        await until(lambda: host._dialing is None)
+        await until(lambda: not host._dialing.goes_on)
         assert host.state is LinkState.DOWN
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sshpyk.hub import main as main_module
-from sshpyk.hub.host import LinkState
+from sshpyk.hub.linkstate import LinkState
 from sshpyk.ssh.command import SshTarget
 from tests.unit.hub.fakes import FakeAgent, FakeHost, ipc_info, write_info
 from tests.unit.wire.harness import Joined, in_loop, until

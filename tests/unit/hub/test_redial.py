@@ -9,8 +9,9 @@ import pytest
 
 from sshpyk.errors import Unreachable
 from sshpyk.hub import redial
-from sshpyk.hub.redial import AT_ONCE, dial_again
+from sshpyk.hub.redial import AT_ONCE, Redial, dial_again
 from sshpyk.hub.ssh_process import SshProcess
+from sshpyk.ssh.command import SshTarget
 from tests.unit.wire.harness import in_loop, until
 
 
@@ -39,15 +40,10 @@ class Line:
             raise
 
 
-@pytest.fixture(autouse=True)
-def _often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redial, "EVERY_S", 0.02)
-
-
 @in_loop
 async def test_a_dial_that_hangs_gets_another_beside_it_and_the_first_answer_is_taken():
     line, ssh = Line(), Ssh()
-    dialing = asyncio.ensure_future(dial_again(line.dial, 0.0))
+    dialing = asyncio.ensure_future(dial_again(line.dial, 0.02))
     await until(lambda: len(line.answers) == 2)
     line.answers[1].set_result(ssh)
     assert await dialing is cast(Any, ssh)
@@ -58,7 +54,7 @@ async def test_a_dial_that_hangs_gets_another_beside_it_and_the_first_answer_is_
 @in_loop
 async def test_in_a_long_hole_dials_follow_each_other_and_only_some_are_under_way():
     line = Line()
-    dialing = asyncio.ensure_future(dial_again(line.dial, 0.0))
+    dialing = asyncio.ensure_future(dial_again(line.dial, 0.02))
     await until(lambda: len(line.answers) == 10)
     assert len(line.answers) - line.given_up <= AT_ONCE
     dialing.cancel()
@@ -68,9 +64,19 @@ async def test_in_a_long_hole_dials_follow_each_other_and_only_some_are_under_wa
 
 
 @in_loop
+async def test_the_first_is_not_given_up_for_fresh_ones():
+    """A host whose logins have become slow is reached all the same."""
+    line, ssh = Line(), Ssh()
+    dialing = asyncio.ensure_future(dial_again(line.dial, 0.02))
+    await until(lambda: len(line.answers) == 10)
+    line.answers[0].set_result(ssh)
+    assert await dialing is cast(Any, ssh)
+
+
+@in_loop
 async def test_two_that_answer_at_once_leave_one():
     line, both = Line(), [Ssh(), Ssh()]
-    dialing = asyncio.ensure_future(dial_again(line.dial, 0.0))
+    dialing = asyncio.ensure_future(dial_again(line.dial, 0.02))
     await until(lambda: len(line.answers) == 2)
     for answer, ssh in zip(line.answers, both, strict=False):
         answer.set_result(ssh)
@@ -81,7 +87,7 @@ async def test_two_that_answer_at_once_leave_one():
 @in_loop
 async def test_what_the_first_that_fails_meets_is_raised_and_no_other_goes_on():
     line = Line()
-    dialing = asyncio.ensure_future(dial_again(line.dial, 0.0))
+    dialing = asyncio.ensure_future(dial_again(line.dial, 0.02))
     await until(lambda: len(line.answers) == 2)
     line.answers[1].set_exception(Unreachable("refused", host="gpu1"))
     with pytest.raises(Unreachable, match="refused"):
@@ -89,11 +95,20 @@ async def test_what_the_first_that_fails_meets_is_raised_and_no_other_goes_on():
     assert line.given_up == len(line.answers) - 1
 
 
+@pytest.mark.parametrize(
+    ("usual_s", "away_s", "every_s"), [(0.4, 0, 2), (5, 0, 10), (0.4, 599, 2), (0.4, 600, 15)]
+)
 @in_loop
-async def test_a_login_that_always_takes_long_is_not_hurried():
-    line, ssh = Line(), Ssh()
-    dialing = asyncio.ensure_future(dial_again(line.dial, 5.0))
-    await asyncio.sleep(0.2)
-    assert len(line.answers) == 1
-    line.answers[0].set_result(ssh)
-    assert await dialing is cast(Any, ssh)
+async def test_a_slow_login_is_not_hurried_and_an_outage_of_hours_is_not_hammered(
+    monkeypatch, usual_s, away_s, every_s
+):
+    intervals: list[float] = []
+
+    async def dial_again(dial: redial.Dial, every_s: float) -> None:
+        intervals.append(every_s)
+
+    monkeypatch.setattr(redial, "dial_again", dial_again)
+    dialer = Redial(SshTarget("gpu1"), lambda text: None, lambda: away_s)
+    dialer._usual_s = usual_s
+    await dialer.connect("python3", again=True)
+    assert intervals == [every_s]

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from sshpyk.errors import AuthenticationFailed, KernelDied, LinkLost, error_from_record
-from sshpyk.hub.host import LinkState
 from sshpyk.hub.kernels import Kernels
+from sshpyk.hub.linkstate import LinkState
 from sshpyk.hub.server import Server
 from tests.unit.hub.fakes import FakeAgent, FakeHost, ipc_info, tcp_info, write_info
 from tests.unit.wire.harness import Joined, in_loop, until

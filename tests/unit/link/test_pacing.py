@@ -12,6 +12,7 @@ from sshpyk.link.connection import Connection, Event, HelloReceived
 from sshpyk.link.frames import MAX_CHUNK_BYTES
 from sshpyk.link.link import Link
 from sshpyk.link.pacing import (
+    FIRST_WINDOW_BYTES,
     MAX_WINDOW_BYTES,
     MIN_CHUNK_BYTES,
     MIN_WINDOW_BYTES,
@@ -19,6 +20,7 @@ from sshpyk.link.pacing import (
     Pacing,
 )
 from sshpyk.link.stream import Message
+from tests.unit.link.pair import Pair
 
 BULK, URGENT = 1, 3
 SSH_BUFFERS_BYTES = 4 * 1024 * 1024  # ssh's channel window, and the sockets below it
@@ -256,3 +258,17 @@ def test_a_report_of_more_than_was_sent_or_of_less_than_before_is_refused():
 
 def test_the_window_never_waits_for_a_report_that_is_not_due():
     assert MIN_WINDOW_BYTES >= PROGRESS_EVERY_BYTES + MIN_CHUNK_BYTES
+
+
+def test_the_next_connection_begins_no_faster_than_a_slow_line_was_and_learns_a_fast_one_anew():
+    pair = Pair()
+    pair.connect()
+    pair.settle()
+    assert pair.hub.link.pacing is not None
+    pair.hub.link.pacing.window_bytes = 5_000
+    assert pair.agent.link.pacing is not None
+    pair.agent.link.pacing.window_bytes = 9_000_000
+    pair.connect()
+    pair.settle()
+    assert pair.hub.link.pacing.window_bytes == 5_000
+    assert pair.agent.link.pacing.window_bytes == FIRST_WINDOW_BYTES
