@@ -9,6 +9,18 @@ from sshpyk.errors import KernelError
 
 _SAID_LINES = 25
 
+# What pip would say (PEP 668), for a system's Python that has no pip to say it.
+_SAY_MANAGED = """
+import configparser, os, sys, sysconfig
+path = os.path.join(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED")
+if sys.prefix != sys.base_prefix or not os.path.exists(path):
+    sys.exit(1)
+parser = configparser.ConfigParser(interpolation=None)
+parser.read(path, encoding="utf-8")
+print("error: externally-managed-environment")
+print(parser.get("externally-managed", "Error", fallback=""))
+"""
+
 
 def command_for(python: str) -> str:
     """Return the command as a person would type it on the host."""
@@ -28,6 +40,7 @@ for u in uv "$HOME/.local/bin/uv" "$HOME/.cargo/bin/uv"; do
   command -v "$u" >/dev/null && uv=$u && break
 done
 if "$p" -c 'import pip' 2>/dev/null; then "$p" -m pip install ipykernel
+elif "$p" -c {shlex.quote(_SAY_MANAGED)}; then false
 elif [ -n "$uv" ]; then "$uv" pip install --python "$p" ipykernel
 else echo "$p has no pip, and there is no uv on the host"; false
 fi
