@@ -28,15 +28,16 @@ _Script = Callable[[str], str]
 
 
 @contextlib.contextmanager
-def progress(text: str) -> Iterator[None]:
-    """Show that something is being done, where a person is looking."""
+def progress(text: str) -> Iterator[Callable[[str], None]]:
+    """Show that something is being done, where a person is looking; yield what changes the text."""
     if not sys.stderr.isatty():
-        yield
+        yield lambda text: None
         return
     from rich.console import Console  # here: 80 ms
+    from rich.text import Text
 
-    with Console(stderr=True, highlight=False).status(text, spinner="dots"):
-        yield
+    with Console(stderr=True, highlight=False).status(Text(text), spinner="dots") as status:
+        yield lambda text: status.update(Text(text))
 
 
 class Host:

@@ -114,9 +114,17 @@ class Writer:
 @contextmanager
 def _telling(count: int) -> Iterator[Callable[[Proof], None]]:
     """Show how the checks go, where a person is looking."""
-    kernels = "1 kernel" if count == 1 else f"{count} kernels"
-    with progress(f"Launching {kernels} to see whether 1+1 is answered …"):
-        yield lambda proof: None
+    kernels = "the kernel" if count == 1 else f"{count} kernels"
+    text = f"Launching {kernels} to see whether 1+1 is answered …"
+    done = 0
+    with progress(text) as show:
+
+        def tell(proof: Proof) -> None:
+            nonlocal done
+            done += 1
+            show(f"{text} {done} of {count}")
+
+        yield tell
 
 
 def _added(plan: Planned, checked_s: float | None) -> AddedKernel:

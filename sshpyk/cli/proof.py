@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import time
 from collections.abc import Callable, Iterable
@@ -63,7 +64,7 @@ async def _launch_once(name: str) -> None:
 
     remote = kernelspecs.load(name).remote
     assert remote is not None
-    manager = AsyncKernelManager(kernel_name=name)
+    manager = AsyncKernelManager(kernel_name=name, log=_quiet_log())
     try:
         await manager.start_kernel()
         client = manager.client()
@@ -77,6 +78,14 @@ async def _launch_once(name: str) -> None:
         if manager.has_kernel:
             with suppress(RuntimeError):
                 await manager.shutdown_kernel()
+
+
+def _quiet_log() -> logging.Logger:
+    """Return a log for jupyter_client, which would print a failed launch with its traceback."""
+    log = logging.getLogger(f"{__name__}.jupyter_client")
+    if not logging.getLogger().isEnabledFor(logging.DEBUG):
+        log.setLevel(logging.CRITICAL)
+    return log
 
 
 async def _compute(client: Any, timeout_s: float) -> None:
