@@ -23,7 +23,7 @@ from sshpyk.discovery.offers import (
     offers_from,
     unseen_offer,
 )
-from sshpyk.errors import InvalidInput, KernelError
+from sshpyk.errors import InvalidInput, KernelError, KernelspecNotFound
 
 
 @click.command()
@@ -85,7 +85,8 @@ class _Add:
         usable = [row for row in rows if row.offer.state is not State.UNUSABLE]
         if not usable:
             what = "nothing was found that could be a kernel"
-            return replace(seen, problem=KernelError(what, host=choices.host))
+            problem = KernelError(what, host=choices.host, code="HOST-NO-KERNELS")
+            return replace(seen, problem=problem)
         if choices.flags.dry_run:
             return seen
         chosen = self._chosen_by_flags([row.offer for row in usable])
@@ -106,6 +107,7 @@ class _Add:
                 f"{python} cannot be used: {offer.reason}",
                 host=self._choices.host,
                 phase="looking at the Python",
+                code="HOST-PYTHON-TOO-OLD" if offer.version else "HOST-NO-INTERPRETER",
                 advice=f"see what there is: sshpyk add {self._choices.host} --dry-run",
             )
         return offer
@@ -115,7 +117,7 @@ class _Add:
         if name:
             offers = [offer for offer in offers if offer.kernel_name == name.lower()]
         if name and not offers:
-            raise KernelError(
+            raise KernelspecNotFound(
                 f"no kernel named {name!r} was found",
                 host=self._choices.host,
                 advice=f"see what there is: sshpyk add {self._choices.host} --dry-run",

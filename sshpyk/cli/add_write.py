@@ -49,14 +49,8 @@ class Writer:
                     added.append(_added(plan, proof.took_s))
                 else:
                     failed.append(self._failure(plan, proof.error))
-        problem = _summary(self._choices.host, len(failed), len(pairs)) if failed else None
-        return Added(
-            self._choices.host,
-            tuple(added),
-            tuple(failed),
-            as_json=self._flags.as_json,
-            problem=problem,
-        )
+        host, as_json = self._choices.host, self._flags.as_json
+        return Added(host, tuple(added), tuple(failed), as_json=as_json)
 
     # ipykernel
 
@@ -68,6 +62,7 @@ class Writer:
             what,
             host=self._choices.host,
             advice=f"give --install-ipykernel, or on the host: {command}",
+            code="HOST-NO-IPYKERNEL",
         )
         if self._choices.interactive and not self._flags.yes:
             question = f"{what}. Run `{command}` on {self._choices.host}?"
@@ -129,10 +124,3 @@ def _telling(count: int) -> Iterator[Callable[[Proof], None]]:
 
 def _added(plan: Planned, checked_s: float | None) -> AddedKernel:
     return AddedKernel(plan.name, plan.display_name, plan.path, plan.before is not None, checked_s)
-
-
-def _summary(host: str, failed: int, total: int) -> KernelError:
-    what = (
-        "the kernel was not added" if total == 1 else f"{failed} of {total} kernels were not added"
-    )
-    return KernelError(what, host=host)

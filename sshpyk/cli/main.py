@@ -28,6 +28,10 @@ _VERBS = {
         "Add kernels that run on a host: find them there, choose, check.",
     ),
     "delete": ("sshpyk.cli.delete:delete", "Delete an SSH kernel."),
+    "doctor": (
+        "sshpyk.cli.doctor:doctor",
+        "Find out why a kernel, a host or this machine does not work.",
+    ),
     "edit": ("sshpyk.cli.edit:edit", "Change an SSH kernel; what is not named stays."),
     "ps": ("sshpyk.cli.ps:ps", "Show links to hosts, and the kernels behind them."),
     "list": ("sshpyk.cli.list_:list_kernels", "List local and SSH kernels, and check the latter."),
@@ -122,9 +126,8 @@ def _print_result(result: object, **_options: Any) -> None:
     from sshpyk.cli.render import render
 
     render(result)
-    problem = getattr(result, "problem", None)
-    if isinstance(problem, SshpykError):  # a part went well, and was shown
-        raise failure_from(problem)
+    if status := getattr(result, "exit_code", 0):
+        raise click.exceptions.Exit(status)
 
 
 def _report_defect(error: Exception, *, with_traceback: bool) -> int:

@@ -97,6 +97,7 @@ async def _compute(client: Any, timeout_s: float) -> None:
         try:
             reply = await client.get_shell_msg(timeout=left_s)
         except queue.Empty as error:
-            raise KernelError(f"no answer to 1+1 within {timeout_s:g} s", phase=_PHASE) from error
+            what = f"no answer to 1+1 within {timeout_s:g} s"
+            raise KernelError(what, phase=_PHASE, code="KERNEL-NO-ANSWER") from error
         if reply["parent_header"].get("msg_id") == request:
             return

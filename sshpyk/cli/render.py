@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import singledispatch
 
 import click
@@ -13,6 +13,7 @@ import click
 from sshpyk.cli.results import (
     Added,
     Deleted,
+    Diagnosis,
     Edited,
     Item,
     KernelReport,
@@ -21,6 +22,9 @@ from sshpyk.cli.results import (
     Mark,
     Processes,
 )
+from sshpyk.doctor.finding import plain
+
+_FINDING_WIDTH = 22
 
 _HEADERS = {"local": "Local Kernel", "ssh": "SSH Kernel", "broken": "Broken Kernel"}
 _STYLES = {
@@ -41,50 +45,9 @@ def render(result: object) -> None:
 
 @render.register
 def _added(result: Added) -> None:
-    if result.as_json:
-        click.echo(json.dumps(_added_record(result), indent=2))
-        return
-    if result.rows:
-        from sshpyk.cli.offers_table import print_table
+    from sshpyk.cli.render_add import show_added  # what it shows is wanted by this verb alone
 
-        print_table(result.rows, result.notes)
-    for kernel in result.kernels:
-        verb = "Replaced" if kernel.replaced else "Added"
-        took = "" if kernel.checked_s is None else f", checked in {kernel.checked_s:.1f} s"
-        click.echo(f"{verb} kernel {kernel.name!r} ({kernel.display_name}){took}: {kernel.path}")
-    for name, label in result.already:
-        click.echo(f"Kernel {name!r} ({label}) was added before; --replace writes it anew")
-    for failure in result.failed:
-        kept = "kept" if failure.kept else "not added"
-        click.echo(f"{failure.display_name} is {kept}: {failure.error}", err=True)
-    if result.kernels and sys.stdout.isatty():
-        name = result.kernels[0].name
-        click.echo(f"Choose it in JupyterLab, or: jupyter console --kernel {name}")
-
-
-def _added_record(result: Added) -> dict[str, object]:
-    from sshpyk.cli.offers_table import as_records
-
-    return {
-        "host": result.host,
-        "found": as_records(result.rows),
-        "notes": list(result.notes),
-        "added": [
-            {
-                "name": kernel.name,
-                "display_name": kernel.display_name,
-                "path": str(kernel.path),
-                "replaced": kernel.replaced,
-                "checked_s": kernel.checked_s,
-            }
-            for kernel in result.kernels
-        ],
-        "already": [{"name": name, "label": label} for name, label in result.already],
-        "failed": [
-            {"name": item.name, "kept": item.kept, "error": item.error.to_record()}
-            for item in result.failed
-        ],
-    }
+    show_added(result)
 
 
 @render.register
@@ -121,11 +84,8 @@ def _listing(result: Listing) -> None:
         click.echo(json.dumps({"kernels": [_plain(kernel) for kernel in result.kernels]}, indent=2))
     elif not result.kernels:
         click.echo("No kernels available")
-    elif sys.stdout.isatty():
-        _print_coloured(result)
     else:
-        for line in _lines(result):
-            click.echo(line.text)
+        _print_lines(_lines(result))
 
 
 @render.register
@@ -151,15 +111,33 @@ def _processes(result: Processes) -> None:
             click.echo("  no kernels")
 
 
-def _plain(value: object) -> object:
-    """Return what JSON can hold: records become objects, marks their names."""
-    if isinstance(value, Mark):
-        return value.name.lower()
-    if isinstance(value, tuple):
-        return [_plain(member) for member in value]
-    if isinstance(value, (Item, KernelReport)):
-        return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
-    return value
+def _plain(report: KernelReport) -> object:
+    """Return what JSON can hold."""
+    return {
+        "kind": report.kind,
+        "name": report.name,
+        "items": [plain(item) for item in report.items],
+    }
+
+
+def show_finding(item: Item) -> None:
+    """Print one finding of ``doctor`` as soon as it is made."""
+    _print_lines(_item_lines(item, _FINDING_WIDTH, "ssh"))
+
+
+@render.register
+def _diagnosis(result: Diagnosis) -> None:
+    if result.as_json:
+        click.echo(json.dumps(result.report, indent=2))
+    else:
+        cause = result.cause
+        code = f" [{cause.code}]" if cause and cause.code else ""
+        verdict = f"stopped at: {cause.label}{code}" if cause else "all is well"
+        click.echo(f"{result.subject}: {verdict}")
+        if code:
+            click.echo("docs/errors.md explains the code.")
+    if result.written is not None:
+        click.echo(f"Report without secrets, to attach to a bug: {result.written}", err=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,13 +155,17 @@ def _lines(listing: Listing) -> Iterator[_Line]:
     for kernel in listing.kernels:
         yield _Line(f" {_HEADERS[kernel.kind]} ".center(width, "-"), kernel.kind)
         for item in kernel.items:
-            label = f"{item.label}:".ljust(width)
-            text = f"{label} {_marked(item)}".rstrip()
-            yield _Line(text, kernel.kind, label, item.mark)
-            for part in item.parts:
-                text = f"{' ' * width}    {_marked(part, prefix=f'{part.label}: ')}"
-                yield _Line(text, kernel.kind, "", part.mark)
+            yield from _item_lines(item, width, kernel.kind)
         yield _Line("", kernel.kind)
+
+
+def _item_lines(item: Item, width: int, kind: str) -> Iterator[_Line]:
+    label = f"{item.label}:".ljust(width)
+    text = f"{label} {_marked(item)}".rstrip()
+    yield _Line(text, kind, label, item.mark)
+    for part in item.parts:
+        text = f"{' ' * width}    {_marked(part, prefix=f'{part.label}: ')}"
+        yield _Line(text, kind, "", part.mark)
 
 
 def _marked(item: Item, prefix: str = "") -> str:
@@ -196,13 +178,21 @@ def _safe(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def _print_coloured(listing: Listing) -> None:
+def _print_lines(lines: Iterable[_Line]) -> None:
+    if sys.stdout.isatty():
+        _print_coloured(lines)
+    else:
+        for line in lines:
+            click.echo(line.text)
+
+
+def _print_coloured(lines: Iterable[_Line]) -> None:
     # Imported here, where a person is looking: 80 ms.
     from rich.console import Console
     from rich.text import Text
 
     console = Console(highlight=False, soft_wrap=True)
-    for line in _lines(listing):
+    for line in lines:
         text = Text(line.text)
         if not line.label and not line.mark:
             text.stylize(f"bold {_KIND_STYLES[line.kind]}")

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from sshpyk.discovery.offers import Offer
+from sshpyk.doctor.finding import Item, Mark
 from sshpyk.errors import SshpykError
 
-
-class Mark(Enum):
-    """What a check found out about an item."""
-
-    OK = "(v)"
-    BROKEN = "(x)"
-    ADVICE = "(!)"
-    UNCHECKED = "(?)"
-    INFO = "(i)"
+__all__ = [
+    "Added",
+    "AddedKernel",
+    "Deleted",
+    "Diagnosis",
+    "Edited",
+    "FailedKernel",
+    "Item",
+    "KernelReport",
+    "Listing",
+    "LoggedIn",
+    "Mark",
+    "OfferRow",
+    "Processes",
+]
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class OfferRow:
 class Added:
     """What ``add`` did; ``rows`` only where the user was not shown them before.
 
-    ``problem``: why the command has failed, or a part of it; told after all the rest.
+    ``problem``: why nothing at all was done; told after the rows.
     """
 
     host: str
@@ -66,6 +72,11 @@ class Added:
     notes: tuple[str, ...] = ()
     as_json: bool = False
     problem: SshpykError | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """1 when a kernel was not added, 2 when the user has to say more."""
+        return self.problem.exit_code if self.problem else int(bool(self.failed))
 
 
 @dataclass(frozen=True)
@@ -99,16 +110,6 @@ class LoggedIn:
 
 
 @dataclass(frozen=True)
-class Item:
-    """One line about a kernel; ``parts`` are the lines below it."""
-
-    label: str
-    value: str
-    mark: Mark | None = None
-    parts: tuple[Item, ...] = ()
-
-
-@dataclass(frozen=True)
 class KernelReport:
     """What ``list`` says about one kernel; ``kind`` is local, ssh or broken."""
 
@@ -123,6 +124,30 @@ class Processes:
 
     hubs: tuple[dict[str, Any], ...]
     as_json: bool = False
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What ``doctor`` found out about its subject; the findings were shown as they were made.
+
+    ``report`` is what JSON holds, without secrets; ``written`` where it was put.
+    """
+
+    subject: str
+    items: tuple[Item, ...]
+    report: dict[str, Any]
+    written: Path | None = None
+    as_json: bool = False
+
+    @property
+    def cause(self) -> Item | None:
+        """The finding that everything after it would fail of."""
+        return next((item for item in self.items if item.is_broken), None)
+
+    @property
+    def exit_code(self) -> int:
+        """1 when something is broken."""
+        return 1 if self.cause else 0
 
 
 @dataclass(frozen=True)

@@ -68,4 +68,5 @@ def read_outcome(mark: str, output: str, *, host: str, python: str) -> str:
         phase=f"running {command_for(python)}",
         said=words,
         advice=advice,
+        code="HOST-PIP-FAILED",
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from sshpyk.errors import HubError, SshpykError, Unreachable, error_from_record
@@ -29,26 +30,36 @@ class HostScripts:
         self._phase = phase
         self._over_ssh = ScriptRunner(timeout_s, phase=phase)
 
-    def run(self, target: SshTarget, script: str, end: str) -> str:
+    def run(
+        self,
+        target: SshTarget,
+        script: str,
+        end: str,
+        *,
+        options: Sequence[str] = (),
+        timeout_s: float | None = None,
+    ) -> str:
         """Return what the script printed, which came to the line ``end``, its last.
 
-        Raises SshpykError with the cause when it did not: no ssh, no login, no answer in time.
+        ``options`` (of a plain ssh) and ``timeout_s`` as in :meth:`ScriptRunner.run`. Raises SshpykError with the cause when it did not: no ssh, no login, no answer in time.
         """
-        answer = self._over_link(target, script)
+        patience_s = self._timeout_s if timeout_s is None else timeout_s
+        answer = self._over_link(target, script, patience_s)
         if answer is None:
-            return self._over_ssh.run(target, script, end)
+            return self._over_ssh.run(target, script, end, options=options, timeout_s=timeout_s)
         if end in answer["stdout"]:
             return str(answer["stdout"])
         ended = answer["status"] is not None
-        what = "the script broke off" if ended else f"no usable answer within {self._timeout_s:g} s"
+        what = "the script broke off" if ended else f"no usable answer within {patience_s:g} s"
+        code = "HOST-ENDED-EARLY" if ended else "HOST-NO-ANSWER"
         words = said(f"{answer['stdout'][-2000:]}\n{answer['stderr']}")
-        raise Unreachable(what, host=target.host, phase=self._phase, said=words)
+        raise Unreachable(what, host=target.host, phase=self._phase, said=words, code=code)
 
     def stop(self) -> None:
         """End every script that runs over an ssh of ours, and all to come."""
         self._over_ssh.stop()
 
-    def _over_link(self, target: SshTarget, script: str) -> dict[str, Any] | None:
+    def _over_link(self, target: SshTarget, script: str, timeout_s: float) -> dict[str, Any] | None:
         """Return the agent's answer; None where the link is not up, or the agent cannot do it."""
         try:
             hub = running_hub(target)
@@ -57,19 +68,20 @@ class HostScripts:
         if hub is None:
             return None
         with contextlib.closing(hub):
-            answer = self._ask(hub, script)
+            answer = _ask(hub, script, timeout_s)
         if answer is None or answer.get("event") != "done":
             log.info("%s: not over the link: %s", target.host, _reason(answer))
             return None
         return answer
 
-    def _ask(self, hub: HubClient, script: str) -> dict[str, Any] | None:
-        hub.socket.settimeout(self._timeout_s + _GRACE_S)
-        try:
-            hub.say("script", script=script, timeout_s=self._timeout_s)
-            return hub.hear()
-        except OSError:
-            return None
+
+def _ask(hub: HubClient, script: str, timeout_s: float) -> dict[str, Any] | None:
+    hub.socket.settimeout(timeout_s + _GRACE_S)
+    try:
+        hub.say("script", script=script, timeout_s=timeout_s)
+        return hub.hear()
+    except OSError:
+        return None
 
 
 def _reason(answer: dict[str, Any] | None) -> SshpykError:

@@ -167,7 +167,12 @@ class TestFailedCheck:
         result = run("add", "gpu1", "--match", "thesis", "--match", "ir")
         assert result.exit_code == 1
         assert added(kernels) == ["ssh_gpu1_ir"]
-        for text in ("gpu1: thesis", "not added", "| No module", "-> pip install x", "1 of 2"):
+        for text in (
+            "gpu1: thesis",
+            "is not added: the kernel ended",
+            "| No module",
+            "-> pip install x",
+        ):
             assert text in result.stderr
 
     def test_it_is_kept_when_it_is_to_be(self, run: Run, kernels: Path, check: Check) -> None:

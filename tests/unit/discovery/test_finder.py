@@ -142,7 +142,7 @@ def test_python_that_hangs_costs_its_own_time_only(tmp_path: Path) -> None:
     program(tmp_path / "venvs/hangs/bin/python", "#!/bin/sh\nexec sleep 60\n")
     environment(tmp_path / "venvs/good")
     began_s = time.monotonic()
-    found = found_in(tmp_path, changes={"PATIENCE_S = 10.0": "PATIENCE_S = 0.5"})
+    found = found_in(tmp_path, changes={"PATIENCE_S = 10.0": "PATIENCE_S = 3.0"})
     assert time.monotonic() - began_s < 15
     items = in_home(tmp_path, found.environments)
     assert items["venvs/hangs/bin/python"].reason.startswith("no answer within")
@@ -150,10 +150,10 @@ def test_python_that_hangs_costs_its_own_time_only(tmp_path: Path) -> None:
 
 
 def test_search_as_a_whole_is_bounded(tmp_path: Path) -> None:
-    program(tmp_path / "venvs/hangs/bin/python", "#!/bin/sh\nexec sleep 5\n")
+    program(tmp_path / "venvs/hangs/bin/python", "#!/bin/sh\nexec sleep 60\n")
     began_s = time.monotonic()
     found = found_in(tmp_path, changes={"TOTAL_S = 25.0": "TOTAL_S = 1.0"})
-    assert time.monotonic() - began_s < 5
+    assert time.monotonic() - began_s < 20
     assert found.notes == ("some folders or Pythons did not answer in time",)
 
 

@@ -50,7 +50,9 @@ class Ways:
 def ways(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ways]:
     made = Ways()
     monkeypatch.setattr(module, "running_hub", made.hub)
-    monkeypatch.setattr(module.ScriptRunner, "run", lambda self, *given: made.run_over_ssh(*given))
+    monkeypatch.setattr(
+        module.ScriptRunner, "run", lambda self, *given, **options: made.run_over_ssh(*given)
+    )
     yield made
     for thread in made.threads:
         thread.join(5)
