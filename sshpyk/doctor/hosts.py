@@ -12,6 +12,7 @@ from functools import partial
 
 from sshpyk.doctor.probe import HostAnswer, Question, end_line, read_answer, script_for
 from sshpyk.errors import RemoteShellFailed, SshpykError, Unreachable
+from sshpyk.hub.scripts import HostScripts
 from sshpyk.ssh.command import SshTarget
 from sshpyk.ssh.config import ResolvedHost, resolve_chain
 from sshpyk.ssh.script import ScriptRunner
@@ -36,7 +37,7 @@ class HostFindings:
 
 
 def ask_host(
-    runner: ScriptRunner,
+    runner: ScriptRunner | HostScripts,
     target: SshTarget,
     questions: Sequence[Question],
     *,
@@ -49,7 +50,7 @@ def ask_host(
     return read_answer(mark, questions, printed)
 
 
-def ask_hop(runner: ScriptRunner, target: SshTarget, hop: ResolvedHost) -> None:
+def ask_hop(runner: ScriptRunner | HostScripts, target: SshTarget, hop: ResolvedHost) -> None:
     """Log in to a jump host of ``target`` as ssh would on the way. Raises SshpykError with the cause.
 
     An account there that has no shell is fine: it can be jumped through.
@@ -78,7 +79,7 @@ def find_out(
 
     ``progress`` is called from threads with what a host is being asked, and "" when it is done.
     """
-    runner = ScriptRunner(timeout_s)
+    runner = HostScripts(timeout_s)
     clients = {ssh: client_version(ssh) for ssh in {target.ssh for target in questions}}
     look = _Look(runner, time.monotonic() + timeout_s, timeout_s, progress)
     with ThreadPoolExecutor(max_workers=_MAX_AT_ONCE) as pool:
@@ -99,7 +100,7 @@ def find_out(
 class _Look:
     """What the threads share: who runs ssh, and when the time is up."""
 
-    runner: ScriptRunner
+    runner: ScriptRunner | HostScripts
     deadline_s: float
     timeout_s: float
     progress: Progress

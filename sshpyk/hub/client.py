@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from sshpyk.errors import HubError
-from sshpyk.hub.address import hub_socket
+from sshpyk.hub.address import hub_name, hub_socket
 from sshpyk.ssh.command import SshTarget
 from sshpyk.wire.private import (
     HUB_FOLDER,
@@ -139,7 +139,9 @@ def _spawn_errors(process: subprocess.Popen[bytes]) -> str:
 
 def running_hub(target: SshTarget) -> HubClient | None:
     """Return a conversation with the hub of ``target`` if there is one; start none."""
-    return _try_connect(hub_socket(target))
+    name = hub_name(target)
+    clients = (_try_connect(path) for path in _hub_sockets() if os.path.basename(path) == name)
+    return next((client for client in clients if client is not None), None)
 
 
 def all_hubs() -> list[HubClient]:

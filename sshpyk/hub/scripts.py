@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +31,8 @@ class HostScripts:
         self._timeout_s = timeout_s
         self._phase = phase
         self._over_ssh = ScriptRunner(timeout_s, phase=phase)
+        self._lock = threading.Lock()
+        self._hubs: set[HubClient] = set()
 
     def run(
         self,
@@ -41,7 +45,8 @@ class HostScripts:
     ) -> str:
         """Return what the script printed, which came to the line ``end``, its last.
 
-        ``options`` (of a plain ssh) and ``timeout_s`` as in :meth:`ScriptRunner.run`. Raises SshpykError with the cause when it did not: no ssh, no login, no answer in time.
+        ``options`` (of a plain ssh) and ``timeout_s`` as in :meth:`ScriptRunner.run`. Raises
+        SshpykError with the cause when it did not: no ssh, no login, no answer in time.
         """
         patience_s = self._timeout_s if timeout_s is None else timeout_s
         answer = self._over_link(target, script, patience_s)
@@ -56,19 +61,25 @@ class HostScripts:
         raise Unreachable(what, host=target.host, phase=self._phase, said=words, code=code)
 
     def stop(self) -> None:
-        """End every script that runs over an ssh of ours, and all to come."""
+        """Wait for no script any more; end those over an ssh of ours, and all to come."""
         self._over_ssh.stop()
+        with self._lock, contextlib.suppress(OSError):
+            for hub in self._hubs:
+                hub.socket.shutdown(socket.SHUT_RDWR)
 
     def _over_link(self, target: SshTarget, script: str, timeout_s: float) -> dict[str, Any] | None:
         """Return the agent's answer; None where the link is not up, or the agent cannot do it."""
-        try:
-            hub = running_hub(target)
-        except HubError:  # no folder for its socket: then there is no hub either
-            return None
+        hub = running_hub(target)
         if hub is None:
             return None
-        with contextlib.closing(hub):
+        with self._lock:
+            self._hubs.add(hub)
+        try:
             answer = _ask(hub, script, timeout_s)
+        finally:
+            with self._lock:
+                self._hubs.discard(hub)
+            hub.close()
         if answer is None or answer.get("event") != "done":
             log.info("%s: not over the link: %s", target.host, _reason(answer))
             return None

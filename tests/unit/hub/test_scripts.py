@@ -50,9 +50,8 @@ class Ways:
 def ways(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ways]:
     made = Ways()
     monkeypatch.setattr(module, "running_hub", made.hub)
-    monkeypatch.setattr(
-        module.ScriptRunner, "run", lambda self, *given, **options: made.run_over_ssh(*given)
-    )
+    run = lambda self, *given, **options: made.run_over_ssh(*given)  # noqa: E731
+    monkeypatch.setattr(module.ScriptRunner, "run", run)
     yield made
     for thread in made.threads:
         thread.join(5)
@@ -90,3 +89,18 @@ def test_script_without_its_last_line_is_a_failure(
     assert failed.value.phase == "looking"
     assert "token=***" in failed.value.said
     assert ways.over_ssh == []
+
+
+def test_stop_ends_the_wait_for_a_link_that_says_nothing(
+    ways: Ways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = socket.socketpair()
+    monkeypatch.setattr(module, "running_hub", lambda target: HubClient(ours))
+    scripts = HostScripts(60)
+    running = threading.Thread(target=scripts.run, args=(TARGET, "look", "END"))
+    running.start()
+    assert b"look" in theirs.recv(1000)
+    scripts.stop()
+    running.join(10)
+    assert not running.is_alive()
+    theirs.close()
