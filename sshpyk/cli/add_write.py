@@ -16,6 +16,8 @@ from sshpyk.discovery import install
 from sshpyk.discovery.offers import Offer, State
 from sshpyk.errors import KernelError, SshpykError
 
+_OWN_ENVIRONMENT = "python3 -m venv ~/venv   then add again"
+
 _Pairs = Sequence[tuple[Offer, Planned]]
 
 
@@ -43,7 +45,7 @@ class Writer:
         added: list[AddedKernel] = []
         if self._flags.no_check:
             added = [self._write(plan) for plan in plans]
-        else:
+        elif plans:
             for plan, proof in self._proven(plans):
                 if proof.error is None:
                     added.append(_added(plan, proof.took_s))
@@ -64,6 +66,9 @@ class Writer:
             advice=f"give --install-ipykernel, or on the host: {command}",
             code="HOST-NO-IPYKERNEL",
         )
+        if offer.managed and not self._flags.install_ipykernel:
+            missing.advice = f"it is the system's own; make one of yours: {_OWN_ENVIRONMENT}"
+            return missing
         if self._choices.interactive and not self._flags.yes:
             question = f"{what}. Run `{command}` on {self._choices.host}?"
             if not click.confirm(question, default=self._flags.install_ipykernel):
@@ -91,7 +96,7 @@ class Writer:
             for plan in plans:
                 plan.write()
             with _telling(len(plans)) as tell:
-                for proof in prove([plan.name for plan in plans], tell) if plans else []:
+                for proof in prove([plan.name for plan in plans], tell):
                     proofs[proof.name] = proof
         finally:
             for plan in plans:

@@ -211,6 +211,25 @@ def test_host_that_asks_is_asked_once(otp_hub: OwnHub, kernels: Path) -> None:
     assert [path.name for path in kernels.iterdir()] == ["ssh_remote-otp_venv"]
     assert otp_hub.link_state() == "up"
     assert len(otp_hub.connections()) == 1
+    listed = subprocess.run([SSHPYK, "list", "-r"], capture_output=True, text=True, check=True)
+    assert "(v) remote-otp\n" in listed.stdout
+    assert "(x)" not in listed.stdout
+
+
+def test_host_key_that_nobody_knows_yet_is_asked_about(
+    make_host: Callable[[str], Host], tmp_path: Path, kernels: Path
+) -> None:
+    host = make_host("remote")
+    known = tmp_path / "known_hosts"
+    config = host.hub.config.read_text()
+    host.hub.config.write_text(f"UserKnownHostsFile {known}\n{config}")
+    terminal = typing((*host.words, "--match", "/opt/venv"))
+    terminal.expect("Are you sure you want to continue connecting")
+    terminal.sendline("yes")
+    status, shown = end_of(terminal)
+    assert status == 0, shown
+    assert known.read_text().startswith("remote ")
+    assert [path.name for path in kernels.iterdir()] == ["ssh_remote_venv"]
 
 
 def test_host_that_asks_without_a_terminal_says_what_to_type(
