@@ -12,6 +12,7 @@ from sshpyk.cli.add_choices import Choices
 from sshpyk.cli.add_host import Host
 from sshpyk.cli.add_plan import Planner
 from sshpyk.cli.add_write import Writer
+from sshpyk.cli.complete import hosts
 from sshpyk.cli.options import kernel_flags
 from sshpyk.cli.results import Added, OfferRow
 from sshpyk.discovery import picks
@@ -27,7 +28,7 @@ from sshpyk.errors import InvalidInput, KernelError, KernelspecNotFound
 
 
 @click.command()
-@click.argument("host", required=False)
+@click.argument("host", required=False, shell_complete=hosts)
 @click.option("--all", "take_all", is_flag=True, help="Add every kernel that is found.")
 @click.option(
     "--match",
@@ -50,8 +51,8 @@ def add(host: str | None, **given: Any) -> Added:
     HOST is what you type after `ssh`. Its Pythons (PATH, conda, venvs, pyenv, uv) and Jupyter kernels are
     looked up and shown; you choose: all, numbers (1,3-5) or names. Each is launched once to see that it
     runs; one that does not is removed again. A flag that is given is not asked for: with
-    --remote-python or --remote-python-prefix nothing is looked up, and with --no-check as well the host
-    is not connected to.
+    --remote-python or --remote-python-prefix only that Python is looked at, and with --no-check as
+    well the host is not connected to.
 
     \b
     Examples:

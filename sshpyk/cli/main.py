@@ -27,6 +27,7 @@ _VERBS = {
         "sshpyk.cli.add:add",
         "Add kernels that run on a host: find them there, choose, check.",
     ),
+    "completion": ("sshpyk.cli.completion:completion", "Print the completion for your shell."),
     "delete": ("sshpyk.cli.delete:delete", "Delete an SSH kernel."),
     "doctor": (
         "sshpyk.cli.doctor:doctor",

@@ -12,6 +12,7 @@ import click
 
 from sshpyk.cli.results import (
     Added,
+    CompletionScript,
     Deleted,
     Diagnosis,
     Edited,
@@ -48,6 +49,11 @@ def _added(result: Added) -> None:
     from sshpyk.cli.render_add import show_added  # what it shows is wanted by this verb alone
 
     show_added(result)
+
+
+@render.register
+def _completion(result: CompletionScript) -> None:
+    click.echo(result.text)
 
 
 @render.register

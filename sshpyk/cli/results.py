@@ -13,6 +13,7 @@ from sshpyk.errors import SshpykError
 __all__ = [
     "Added",
     "AddedKernel",
+    "CompletionScript",
     "Deleted",
     "Diagnosis",
     "Edited",
@@ -77,6 +78,13 @@ class Added:
     def exit_code(self) -> int:
         """1 when a kernel was not added, 2 when the user has to say more."""
         return self.problem.exit_code if self.problem else int(bool(self.failed))
+
+
+@dataclass(frozen=True)
+class CompletionScript:
+    """``completion`` made these lines for a shell."""
+
+    text: str
 
 
 @dataclass(frozen=True)
