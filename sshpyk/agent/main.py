@@ -12,15 +12,16 @@ import logging
 import logging.handlers
 import os
 import re
-import shutil
 import signal
 import socket
 import tempfile
 
+from sshpyk.agent.book import LEASE_S, Book, sweep
+from sshpyk.agent.kernel import KernelState
 from sshpyk.agent.listener import Listener
-from sshpyk.agent.process import KernelProcess
-from sshpyk.agent.record import KernelRecord, boot_id, records
-from sshpyk.agent.service import Book, Places, Service
+from sshpyk.agent.logs import KernelLogs
+from sshpyk.agent.record import SHELF, KernelRecord, boot_id, records
+from sshpyk.agent.service import Places, Service
 from sshpyk.agent.spool import Spool
 from sshpyk.link.connection import Connection, Event, HelloReceived, Incompatible
 from sshpyk.link.frames import LinkProtocolError
@@ -34,7 +35,6 @@ from sshpyk.wire.private import AGENT_FOLDER, private_folder
 IDLE_S = 60.0  # with no kernel and no connection
 HELLO_S = 60.0  # within which a session must have said which link it brings
 LOG_BYTES = 1024 * 1024  # then the log begins anew, and one older is kept
-LEASE_S = 7 * 24 * 3600.0  # a kernel whose link was not heard of for so long is ended
 _UPKEEP_S = 5.0
 _NOTE_S = 1.0
 _JOURNAL = ".link"
@@ -95,6 +95,7 @@ class _HeldLink:
         carrier, link = self.driver.carrier, self.driver.link
         if carrier is not None:
             self.heard_s = max(self.heard_s, carrier.connection.last_received_s or 0.0)
+            self.service.heard_s = self.heard_s
             if link.acknowledged(self._queued):
                 self.settled_s = self._queued_s
                 self._queued, self._queued_s = link.queued(), now_s()
@@ -110,8 +111,9 @@ class Agent:
         listener.on_descriptors = self._carry
         self._places = places
         self._boot_id = boot_id()
-        self._book = Book()
         self._spool = Spool(places.logs)
+        self._logs = KernelLogs(places.logs)
+        self._book = Book(self._spool.backlog)
         self._links: dict[str, _HeldLink] = {}
         self._loop = asyncio.get_running_loop()
         self._leave = asyncio.Event()
@@ -134,6 +136,7 @@ class Agent:
             kernel.process.remove_files()
         for held in self._links.values():
             held.journal.remove()
+        self._book.close()
 
     # An agent before us
 
@@ -145,16 +148,25 @@ class Agent:
             if path.endswith(_JOURNAL):
                 others = not self._take_link_over(path) or others
         for kernel_folder, record in records(folder):
-            held = self._links.get(record.link_id) if record else None
-            if held is not None and record is not None and record.boot_id == self._boot_id:
-                kernel = held.service.adopt(record, kernel_folder, held.settled_s)
-                kernel.process.watch(self._book.check_all)
-                log.warning("adopted kernel %s, process %d", record.kernel_id, record.pid)
-            elif not others:
-                _sweep(kernel_folder, record, self._boot_id)
+            if not self._adopt(kernel_folder, record) and not others:
+                sweep(kernel_folder, record, self._boot_id)
         self._book.check_all()
         for held in self._links.values():
             held.end_what_the_hub_ended()
+
+    def _adopt(self, folder: str, record: KernelRecord | None) -> bool:
+        if record is None or record.boot_id != self._boot_id:
+            return False
+        held = self._links.get(record.link_id)
+        if held is not None:
+            kernel = held.service.adopt(record, folder, held.settled_s)
+        elif record.link_id == SHELF:
+            kernel = self._book.adopt_left(record, folder)
+        else:
+            return False
+        kernel.process.watch(self._book.check_all)
+        log.warning("adopted kernel %s, process %d", record.kernel_id, record.pid)
+        return True
 
     def _take_link_over(self, path: str) -> bool:
         """Go on with a link; return False if an agent that lives holds it."""
@@ -170,6 +182,7 @@ class Agent:
         journal.resume()
         held = self._hold(noted.restore(self._boot_id, self._spool.backlog), journal)
         held.heard_s, held.settled_s = head.heard_s, head.settled_s
+        held.service.heard_s = held.heard_s
         held.ended = noted.ended()
         log.warning("took over link %s at epoch %d", head.link_id[:8], head.epoch)
         return True
@@ -247,11 +260,22 @@ class Agent:
         held = self._links.pop(link_id, None)
         if held is not None:
             log.info("link %s left: %s", link_id[:8], reason)
-            for kernel in self._book.of(held.driver):
-                kernel.process.signal(signal.SIGKILL)  # nobody can reach it any more
+            self._give_up_kernels(held)
             held.driver.leave("")
+            del self._book.services[held.driver]
             held.journal.remove()
         self._upkeep_idle()
+
+    def _give_up_kernels(self, held: _HeldLink) -> None:
+        """Keep the persistent ones of a link that is given up, and end the others."""
+        in_lease = now_s() - held.heard_s <= LEASE_S
+        for kernel in list(self._book.unheard):
+            if kernel.driver is not held.driver:
+                continue
+            if in_lease and kernel.record.persistent and kernel.state is not KernelState.STARTING:
+                self._book.leave(kernel)
+            else:
+                kernel.process.signal(signal.SIGKILL)  # nobody can reach it any more
 
     # Time
 
@@ -261,6 +285,7 @@ class Agent:
         for link_id, held in list(self._links.items()):
             if now_s() - held.heard_s > LEASE_S:
                 self._forget(link_id, "its lease ran out")
+        self._book.end_expired()
         self._upkeep_idle()
 
     def _note(self) -> None:
@@ -270,6 +295,7 @@ class Agent:
             held.note_head()
         for kernel in self._book.kernels.values():
             kernel.forget_heard()
+            self._logs.rotate(kernel.kernel_id)
 
     def _upkeep_idle(self) -> None:
         carried = any(held.driver.carrier for held in self._links.values())
@@ -281,18 +307,6 @@ class Agent:
             self._idle_since_s = now_s()
         elif now_s() - self._idle_since_s > IDLE_S:
             self._leave.set()
-
-
-def _sweep(folder: str, record: KernelRecord | None, this_boot: str) -> None:
-    """Remove what is left of a kernel that nobody can reach any more, and end it."""
-    log.warning("swept %s", folder)
-    if record is None:
-        shutil.rmtree(folder, ignore_errors=True)
-    else:
-        process = KernelProcess.adopt(record, folder)
-        if record.boot_id == this_boot:
-            process.signal(signal.SIGKILL)
-        process.remove_files()
 
 
 class _SessionCarrier(Carrier):
