@@ -107,8 +107,6 @@ class HostKeyChanged(HostKeyRejected):
 class RemoteShellFailed(HostError):
     """The login worked but the account cannot run what we need (no Python, nologin, rc file)."""
 
-    code = "HOST-SHELL"
-
 
 class ProtocolMismatch(HostError):
     """The two ends speak different versions of the link protocol."""

@@ -34,6 +34,10 @@ _DRAIN_POLL_S = 0.02
 _OUTPUT_PATIENCE_S = 1.0  # how long output that never pauses may hold a reply
 _READS_BEFORE_REPLY = 64
 _CROWDED_POLL_S = 0.1
+_NO_CONNECTION = (
+    "the kernel lives, but takes no new connection; if somebody has cleared /tmp on the host, its"
+    " sockets are gone: restart it"
+)
 
 log = logging.getLogger(__name__)
 
@@ -164,13 +168,23 @@ class KernelChannels:
             return True
         if self.intercept(channel, self.place_seen(message.seen), parts):
             return True
+        sockets = self._client(parts[0])
+        if sockets is None:
+            self._refuse(channel, parts)
+            return True
         if channel == SHELL:
             self.on_asked(parts)
-        sockets = self._client(parts[0])
-        if sockets is None or sockets[channel].send(parts[1:]):
+        if sockets[channel].send(parts[1:]):
             return True
         self._consume_when_drained(sockets[channel], self._driver, message.stream)
         return False
+
+    def _refuse(self, channel: int, parts: list[bytes]) -> None:
+        """Answer that the kernel takes no connection: nobody waits for ever."""
+        request = None if channel == STDIN else self.signer.read(parts)
+        if request is not None:
+            self.spokesman.busy(request)
+            self.spokesman.fail(channel, request, "KernelUnreachable", _NO_CONNECTION)
 
     def place_seen(self, seen: int) -> int:
         """Return ``seen``, which counts what the hub was sent, as a count of what was published."""

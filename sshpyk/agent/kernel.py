@@ -265,10 +265,17 @@ def describe_status(status: int | None) -> str:
 
 
 # What a kernel's last words mean: a code of docs/errors.md, and what to do.
-_INSTALL = "install it on the host, in that environment: python -m pip install "
 _LAST_WORDS = (
-    (r"No module named '?zmq", "KERNEL-NO-PYZMQ", _INSTALL + "pyzmq"),
-    (r"No module named \S*ipykernel", "KERNEL-NO-IPYKERNEL", _INSTALL + "ipykernel"),
+    (
+        r"No module named '?zmq",
+        "KERNEL-NO-PYZMQ",
+        "install it on the host, in that environment: python -m pip install pyzmq",
+    ),
+    (
+        r"No module named \S*ipykernel",
+        "KERNEL-NO-IPYKERNEL",
+        "install it on the host, in that environment: python -m pip install ipykernel",
+    ),
     (
         r"No space left on device|[Dd]isk quota exceeded",
         "HOST-DISK-FULL",

@@ -6,10 +6,10 @@ sends its stdin and stdout as descriptors. The first frame on them says which li
 
 from __future__ import annotations
 
-import array
 import asyncio
 import contextlib
 import logging
+import logging.handlers
 import os
 import re
 import signal
@@ -18,6 +18,7 @@ import tempfile
 
 from sshpyk.agent.book import LEASE_S, Book, sweep
 from sshpyk.agent.kernel import KernelState
+from sshpyk.agent.listener import Listener
 from sshpyk.agent.logs import KernelLogs
 from sshpyk.agent.record import SHELF, KernelRecord, boot_id, records
 from sshpyk.agent.service import Places, Service
@@ -29,9 +30,11 @@ from sshpyk.wire.carrier import Carrier
 from sshpyk.wire.clock import now_s
 from sshpyk.wire.driver import AGENT_ACK_DELAY_S, LinkDriver
 from sshpyk.wire.journal import Head, Journal, read_journal
-from sshpyk.wire.private import AGENT_FOLDER, AGENT_SOCKET, private_folder, remove_if_empty
+from sshpyk.wire.private import AGENT_FOLDER, private_folder
 
 IDLE_S = 60.0  # with no kernel and no connection
+HELLO_S = 60.0  # within which a session must have said which link it brings
+LOG_BYTES = 1024 * 1024  # then the log begins anew, and one older is kept
 _UPKEEP_S = 5.0
 _NOTE_S = 1.0
 _JOURNAL = ".link"
@@ -103,8 +106,9 @@ class _HeldLink:
 class Agent:
     """See the module."""
 
-    def __init__(self, listener: socket.socket, places: Places) -> None:
+    def __init__(self, listener: Listener, places: Places) -> None:
         self._listener = listener
+        listener.on_descriptors = self._carry
         self._places = places
         self._boot_id = boot_id()
         self._spool = Spool(places.logs)
@@ -121,7 +125,7 @@ class Agent:
         self._loop.add_signal_handler(signal.SIGCHLD, self._book.check_all)
         self._loop.add_signal_handler(signal.SIGTERM, self._leave.set)
         self._take_over()
-        self._loop.add_reader(self._listener, self._accept)
+        self._listener.serve()
         self._loop.call_later(_UPKEEP_S, self._upkeep)
         self._loop.call_later(_NOTE_S, self._note)
         await self._leave.wait()
@@ -199,29 +203,6 @@ class Agent:
 
     # Sessions
 
-    def _accept(self) -> None:
-        session, _ = self._listener.accept()
-        session.setblocking(False)
-        self._loop.add_reader(session, self._receive_descriptors, session)
-
-    def _receive_descriptors(self, session: socket.socket) -> None:
-        self._loop.remove_reader(session)
-        fds = array.array("i")
-        try:
-            room = socket.CMSG_LEN(2 * fds.itemsize)
-            _, ancillary, _, _ = session.recvmsg(1, room)
-        except OSError:
-            ancillary = []
-        for level, kind, data in ancillary:
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-        if len(fds) == 2:
-            self._carry(session, list(fds))
-        else:
-            for fd in fds:
-                os.close(fd)
-            session.close()
-
     def _carry(self, session: socket.socket, fds: list[int]) -> None:
         carrier = _SessionCarrier(session, fds)
         carrier.on_event = self._on_first_event
@@ -239,6 +220,7 @@ class Agent:
         self._newcomers -= 1
 
     def _on_first_event(self, carrier: Carrier, event: Event) -> None:
+        assert isinstance(carrier, _SessionCarrier)
         if isinstance(event, Incompatible):
             self._newcomers -= 1
             log.warning("refused a session that speaks the versions %s", event.versions[:8])
@@ -269,6 +251,7 @@ class Agent:
             held = self._new_link(link)
         log.info("link %s epoch %d", link_id[:8], event.hello.epoch)
         held.journal.prune(held.driver.link)
+        carrier.has_begun()
         held.driver.carry_by(carrier)
         held.note_head()
         carrier.deliver(events)
@@ -307,6 +290,7 @@ class Agent:
 
     def _note(self) -> None:
         self._loop.call_later(_NOTE_S, self._note)
+        self._listener.keep()
         for held in self._links.values():
             held.note_head()
         for kernel in self._book.kernels.values():
@@ -331,8 +315,15 @@ class _SessionCarrier(Carrier):
     def __init__(self, session: socket.socket, fds: list[int]) -> None:
         super().__init__(Connection.accept(), *fds)
         self._session = session
+        reason = f"it said nothing that makes sense within {HELLO_S:g} s"
+        self._deadline = asyncio.get_running_loop().call_later(HELLO_S, self._lose, reason)
+
+    def has_begun(self) -> None:
+        """The session has brought its link: it may be silent now."""
+        self._deadline.cancel()
 
     def close(self, last_words: bytes = b"") -> None:
+        self._deadline.cancel()
         super().close(last_words)
         self._session.close()
 
@@ -344,29 +335,25 @@ def run() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     folder = private_folder(AGENT_FOLDER)
     state = state_folder()
-    logging.basicConfig(
-        filename=os.path.join(state, "agent.log"),
-        filemode="w",
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    path = os.path.join(folder, AGENT_SOCKET)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(path)
-    listener.listen(64)
-    listener.setblocking(False)
+    _log_to(os.path.join(state, "agent.log"))
+    listener = Listener(folder)
     try:
         asyncio.run(_live(listener, Places(folder, os.path.join(state, "kernels"))))
     except Exception:
         log.exception("the agent failed")
         raise
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        remove_if_empty(folder)
+        listener.close()
 
 
-async def _live(listener: socket.socket, places: Places) -> None:
+def _log_to(path: str) -> None:
+    """Log behind what is there: an agent of another version may write to the same file."""
+    logging.basicConfig(
+        handlers=[logging.handlers.RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=1)],
+        level=logging.INFO,
+        format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s",
+    )
+
+
+async def _live(listener: Listener, places: Places) -> None:
     await Agent(listener, places).live()

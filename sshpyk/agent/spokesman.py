@@ -61,13 +61,20 @@ class Spokesman:
     def answer(self, channel: int, request: Request, content: dict[str, Any]) -> None:
         """Answer a request, and say that the kernel is done with it."""
         reply = self._signer.message(
-            request.header["msg_type"].replace("_request", "_reply"),
+            str(request.header.get("msg_type")).replace("_request", "_reply"),
             content,
             identities=request.identities,
             parent_header=request.header_bytes,
         )
         self._outlet.publish(channel, reply)
         self._status("idle", request)
+
+    def fail(self, channel: int, request: Request, name: str, text: str) -> None:
+        """Answer a request with an error, which a cell shows as a remark too."""
+        if request.header.get("msg_type") == "execute_request":
+            self.remark(text, request.header_bytes)
+        content = {"status": "error", "ename": name, "evalue": text, "traceback": []}
+        self.answer(channel, request, content)
 
     def _status(self, state: str, request: Request) -> None:
         message = self._signer.message(

@@ -24,6 +24,7 @@ from sshpyk.cli.results import (
     Mark,
 )
 from sshpyk.cli.text import safe as _safe
+from sshpyk.doctor.catalogue import why
 from sshpyk.doctor.finding import plain
 
 _FINDING_WIDTH = 22
@@ -98,6 +99,20 @@ def _listing(result: Listing) -> None:
         _print_lines(_lines(result))
 
 
+def _verdict(result: Diagnosis) -> Iterator[str]:
+    cause = result.cause
+    if cause is None:
+        advice = any(item.mark is Mark.ADVICE for item in result.items)
+        yield f"{result.subject}: {'works; there is advice above' if advice else 'all is well'}"
+        return
+    code = f" [{cause.code}]" if cause.code else ""
+    yield f"{result.subject}: stopped at: {cause.label}{code}"
+    if why(cause.code):
+        yield f"  why: {why(cause.code)}"
+    if result.meant and cause.code == "SSH-UNKNOWN-HOST":
+        yield f"  did you mean the kernel {' or '.join(result.meant)}?"
+
+
 def _plain(report: KernelReport) -> object:
     """Return what JSON can hold."""
     return {
@@ -117,12 +132,8 @@ def _diagnosis(result: Diagnosis) -> None:
     if result.as_json:
         click.echo(json.dumps(result.report, indent=2))
     else:
-        cause = result.cause
-        code = f" [{cause.code}]" if cause and cause.code else ""
-        verdict = f"stopped at: {cause.label}{code}" if cause else "all is well"
-        click.echo(f"{result.subject}: {verdict}")
-        if code:
-            click.echo("docs/errors.md explains the code.")
+        for line in _verdict(result):
+            click.echo(_safe(line))
     if result.written is not None:
         click.echo(f"Report without secrets, to attach to a bug: {result.written}", err=True)
 

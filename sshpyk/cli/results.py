@@ -163,7 +163,8 @@ class LogText:
 class Diagnosis:
     """What ``doctor`` found out about its subject; the findings were shown as they were made.
 
-    ``report`` is what JSON holds, without secrets; ``written`` where it was put.
+    ``report`` is what JSON holds, without secrets; ``written`` where it was put; ``meant`` are kernels
+    whose names are near that of a host which nobody knows.
     """
 
     subject: str
@@ -171,6 +172,7 @@ class Diagnosis:
     report: dict[str, Any]
     written: Path | None = None
     as_json: bool = False
+    meant: tuple[str, ...] = ()
 
     @property
     def cause(self) -> Item | None:

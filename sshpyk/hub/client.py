@@ -112,6 +112,7 @@ def reach_hub(target: SshTarget) -> HubClient:
         f"the hub for {target.host} did not start",
         phase="starting the hub",
         said=_spawn_errors(process),
+        advice="see what this machine lacks: sshpyk doctor",
     )
 
 

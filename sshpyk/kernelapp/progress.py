@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TextIO
+from typing import Any, TextIO
 
 from sshpyk.errors import SshpykError
 from sshpyk.hub import client
@@ -23,18 +23,30 @@ class Progress:
         self._hub: HubClient | None = None
 
     def phase(self) -> str:
-        """Return the phase in words; "" when the hub does not say."""
+        """Return what a launch does just now, in words; "" when the hub does not say."""
+        record = self._ask()
+        phase = str(record.get("phase") or "").removesuffix(f": {self._target.host}")
+        return self._away(record) or phase
+
+    def away(self) -> str:
+        """Return why the host cannot be reached; "" when it can."""
+        return self._away(self._ask())
+
+    def _away(self, record: dict[str, Any]) -> str:
+        if record.get("away_s") is None:
+            return ""
+        return f"no connection yet: {record.get('away_reason')}"
+
+    def _ask(self) -> dict[str, Any]:
         try:
             if self._hub is None:
                 self._hub = client.reach_hub(self._target)
                 self._hub.socket.settimeout(_PATIENCE_S)
             self._hub.say("status")
-            record = self._hub.hear() or {}
+            return self._hub.hear() or {}
         except (OSError, SshpykError):
             self.close()
-            return ""
-        reason = record.get("away_reason")
-        return f"no connection yet: {reason}" if reason else str(record.get("phase") or "")
+            return {}
 
     def close(self) -> None:
         """End the conversation; idempotent."""

@@ -40,6 +40,13 @@ class Phase(Enum):
     LEAVING = "leaving"
 
 
+_SOON_S = 2.0
+_IMPATIENT = {
+    Phase.STOPPING: "Ctrl+C to kill it",
+    Phase.KILLING: "Ctrl+C to wait no longer",
+}
+
+
 class Session(StandIn):
     """See the module."""
 
@@ -231,7 +238,12 @@ class Session(StandIn):
 
     def _interrupt(self) -> None:
         self._order(Action.INTERRUPT, "interrupt")
-        self._screen.note("interrupt sent")
+        if self._wish.by_program:
+            return
+        away = self._progress.away()
+        self._progress.close()
+        where = f"waits ({away}): for this cell, if it still runs then" if away else "sent"
+        self._screen.note(f"interrupt {where}")
 
     def _interrupt_launch(self) -> None:
         if self._wish.by_program:
@@ -262,6 +274,9 @@ class Session(StandIn):
         """Do nothing more: a closed terminal says so twice, the system and the shell."""
 
     def _stop_waiting(self) -> None:
+        if self._phase is Phase.LEAVING:
+            raise HubError("the hub did not answer", host=self._request.target.host)
+        self._forget()
         raise HubError(
             "not waited for any longer; the kernel is ended as soon as the host can be reached",
             host=self._request.target.host,
@@ -319,8 +334,10 @@ class Session(StandIn):
         doing = self._phase.value
         if self._phase is Phase.LAUNCHING:
             doing = self._progress.phase() or doing
-        more = "; Ctrl+C again kills it" if self._phase is Phase.STOPPING and elapsed_s > 2 else ""
-        self._screen.progress(f"{target.host}: {doing} ({elapsed_s:.0f} s{more})")
+        elif elapsed_s > _SOON_S:
+            away = self._progress.away()
+            doing = ", ".join(filter(None, (doing, away, _IMPATIENT.get(self._phase))))
+        self._screen.progress(f"{target.host}: {doing} ({elapsed_s:.0f} s)")
 
     def _info(self) -> str:
         """Return what there is to know about the kernel."""

@@ -429,7 +429,7 @@ class TestProgram:
         stage.hub.launch()
         stage.hub.say(event="failed", error=KernelDied("no luck", said="words").to_record())
         _, said = process.communicate(timeout=PATIENCE_S)
-        assert said.decode() == "no luck\n  | words\n"
+        assert said.decode() == "no luck [KERNEL-DIED]\n  | words\n"
         assert process.returncode == 1
 
 
