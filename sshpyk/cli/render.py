@@ -23,7 +23,6 @@ from sshpyk.cli.results import (
     Mark,
     Processes,
 )
-from sshpyk.doctor.catalogue import why
 from sshpyk.doctor.finding import plain
 
 _FINDING_WIDTH = 22
@@ -118,6 +117,8 @@ def _processes(result: Processes) -> None:
 
 
 def _verdict(result: Diagnosis) -> Iterator[str]:
+    from sshpyk.doctor.catalogue import why  # with all that ssh can say: only here
+
     cause = result.cause
     if cause is None:
         advice = any(item.mark is Mark.ADVICE for item in result.items)
