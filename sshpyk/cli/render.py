@@ -101,6 +101,8 @@ def _listing(result: Listing) -> None:
 
 
 def _verdict(result: Diagnosis) -> Iterator[str]:
+    from sshpyk.doctor.catalogue import why  # with all that ssh can say: only here
+
     cause = result.cause
     if cause is None:
         advice = any(item.mark is Mark.ADVICE for item in result.items)

@@ -251,6 +251,11 @@ _KERNEL = {
         "the kernel ended with … before it was ready",
         "its command on the host was: …",
     ),
+    "KERNEL-NO-ANSWER": Entry(
+        "`add` has launched it once, to see whether it runs",
+        "no answer to 1+1 within … s",
+        test="unit/cli/test_proof.py::TODO",
+    ),
     "KERNEL-IN-USE": Entry(
         "another laptop, or another link of this one, carries the kernel",
         "kernel … is in use by …",
