@@ -101,7 +101,6 @@ def _listing(result: Listing) -> None:
 
 
 def _verdict(result: Diagnosis) -> Iterator[str]:
-    from sshpyk.doctor.catalogue import why  # with all that ssh can say: only here
 
     cause = result.cause
     if cause is None:

@@ -251,10 +251,11 @@ _KERNEL = {
         "the kernel ended with … before it was ready",
         "its command on the host was: …",
     ),
-    "KERNEL-NO-ANSWER": Entry(
-        "`add` has launched it once, to see whether it runs",
-        "no answer to 1+1 within … s",
-        test="unit/cli/test_proof.py::TODO",
+    "HOST-PIP-FAILED": Entry(
+        "pip's own last words follow",
+        "ipykernel could not be installed",
+        "make an environment of your own on …: python3 -m venv ~/venv",
+        "unit/discovery/test_install.py::test_refusal_of_a_managed_python_is_in_pips_words",
     ),
     "KERNEL-IN-USE": Entry(
         "another laptop, or another link of this one, carries the kernel",
