@@ -10,8 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
-from sshpyk.doctor.probe import HostAnswer, Question, end_line, read_answer, script_for
+from sshpyk.doctor.probe import (
+    HostAnswer,
+    Question,
+    end_line,
+    has_begun,
+    read_answer,
+    script_for,
+)
 from sshpyk.errors import RemoteShellFailed, SshpykError, Unreachable
+from sshpyk.hub.scripts import HostScripts
 from sshpyk.ssh.command import SshTarget
 from sshpyk.ssh.config import ResolvedHost, resolve_chain
 from sshpyk.ssh.script import ScriptRunner
@@ -36,7 +44,7 @@ class HostFindings:
 
 
 def ask_host(
-    runner: ScriptRunner,
+    runner: ScriptRunner | HostScripts,
     target: SshTarget,
     questions: Sequence[Question],
     *,
@@ -46,7 +54,12 @@ def ask_host(
     """Return what the host answers. Raises SshpykError: no ssh, no login, no answer in time."""
     mark = f"sshpyk-{secrets.token_hex(8)}"
     script = script_for(mark, questions)
-    printed = runner.run(target, script, end_line(mark), options=options, timeout_s=timeout_s)
+    try:
+        printed = runner.run(target, script, end_line(mark), options=options, timeout_s=timeout_s)
+    except Unreachable as error:
+        if not has_begun(mark, error.said):
+            raise
+        printed = error.said  # the login works; what is missing is slow (a cold environment)
     return read_answer(mark, questions, printed)
 
 
@@ -60,7 +73,7 @@ def connect_timeout(chain: object, timeout_s: float) -> list[str]:
     return [] if own is not None and own <= ours else [f"ConnectTimeout={ours}"]
 
 
-def ask_hop(runner: ScriptRunner, target: SshTarget, hop: ResolvedHost) -> None:
+def ask_hop(runner: ScriptRunner | HostScripts, target: SshTarget, hop: ResolvedHost) -> None:
     """Log in to a jump host of ``target`` as ssh would on the way. Raises SshpykError with the cause.
 
     An account there that has no shell is fine: it can be jumped through.
@@ -89,7 +102,7 @@ def find_out(
 
     ``progress`` is called from threads with what a host is being asked, and "" when it is done.
     """
-    runner = ScriptRunner(timeout_s)
+    runner = HostScripts(timeout_s)
     clients = {ssh: client_version(ssh) for ssh in {target.ssh for target in questions}}
     look = _Look(runner, time.monotonic() + timeout_s, timeout_s, progress)
     with ThreadPoolExecutor(max_workers=_MAX_AT_ONCE) as pool:
@@ -110,7 +123,7 @@ def find_out(
 class _Look:
     """What the threads share: who runs ssh, and when the time is up."""
 
-    runner: ScriptRunner
+    runner: ScriptRunner | HostScripts
     deadline_s: float
     timeout_s: float
     progress: Progress
