@@ -44,7 +44,8 @@ def serving(machine: Machine, user: str = USER) -> Iterator[Served]:
     start = f"cd {folder}; setsid python3 server.py {folder} >/dev/null 2>&1 </dev/null & echo $!"
     pid = int(machine.run(start, user=user))
     try:
-        port = eventually(lambda: machine.run(f"cat {folder}/port", user=user, check=False), "port")
+        read = f"cat {folder}/port 2>/dev/null || true"
+        port = eventually(lambda: machine.run(read, user=user).strip(), "the server's port")
         yield Served(int(port), f"{folder}/socket")
     finally:
         machine.kill(pid)
@@ -138,7 +139,7 @@ def download(
 
 
 @pytest.mark.parametrize(
-    ("bench", "size_mb"), [("remote", 200), ("remote-jump", 40)], indirect=["bench"]
+    ("bench", "size_mb"), [("remote", 200), ("remote-jump", 20)], indirect=["bench"]
 )
 def test_a_download_across_two_cuts_is_exact(bench: Bench, size_mb: int, server: Served) -> None:
     size = size_mb * MB
@@ -275,7 +276,7 @@ def test_closing_frees_the_port_and_ends_the_command(bench: Bench, server: Serve
         with pytest.raises(ConnectionResetError):
             assert connection.recv(1) == b"never in order"
         assert tunnel.process.wait(PATIENCE_S) == 0
-        with pytest.raises(ConnectionRefusedError):
+        with pytest.raises(OSError, match=r"refused|assign"):  # of the second loopback address
             tunnel.connect()
         with forward(bench.hub, f"{tunnel.port}:{server.port}") as again:  # at once
             assert again.port == tunnel.port
