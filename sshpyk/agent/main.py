@@ -33,7 +33,7 @@ from sshpyk.wire.journal import Head, Journal, read_journal
 from sshpyk.wire.private import AGENT_FOLDER, private_folder
 
 IDLE_S = 60.0  # with no kernel and no connection
-TUNNEL_LEASE_S = 24 * 3600.0  # so long an agent waits for its hub that has tunnels and no kernel
+TUNNEL_LEASE_S = 8 * 3600.0  # so long an agent waits for its hub that has tunnels and no kernel
 HELLO_S = 60.0  # within which a session must have said which link it brings
 LOG_BYTES = 1024 * 1024  # then the log begins anew, and one older is kept
 _UPKEEP_S = 5.0

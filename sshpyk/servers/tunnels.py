@@ -158,6 +158,8 @@ class Tunnels:
 
     async def _register(self, tunnel: Tunnel) -> None:
         """Make the tunnel known to the agent. Raises what it answers."""
+        if tunnel.closed:
+            return
         where, request = {"target": tunnel.request.target.to_record()}, tunnel.request
         if request.reverse:
             where = {"listen": tunnel.listens.to_record()}
