@@ -144,6 +144,18 @@ class KernelDied(KernelError):
     code = "KERNEL-DIED"
 
 
+class KernelInUse(KernelError):
+    """Somebody else's link carries the kernel, and a takeover was not asked for."""
+
+    code = "KERNEL-IN-USE"
+
+
+class KernelTaken(KernelError):
+    """Somebody attached to the kernel from elsewhere: it goes on there."""
+
+    code = "KERNEL-TAKEN"
+
+
 class LaunchTimeout(KernelError):
     """The kernel was not ready in time; what had been started was stopped again."""
 

@@ -251,13 +251,24 @@ _KERNEL = {
         "the kernel ended with … before it was ready",
         "its command on the host was: …",
     ),
+    "KERNEL-IN-USE": Entry(
+        "another laptop, or another link of this one, carries the kernel",
+        "kernel … is in use by …",
+        "take it over with --takeover: it goes on here and is told to end there",
+        "integration/faults/test_attach.py::test_f52_two_laptops_attach_to_one_kernel",
+    ),
+    "KERNEL-TAKEN": Entry(
+        "somebody attached to the kernel with --takeover",
+        "the kernel was taken over by …",
+        test="integration/faults/test_attach.py::test_f52_two_laptops_attach_to_one_kernel",
+    ),
     "KERNEL-FAILED": Entry(
         "the kernel's side of something that has no row of its own",
         test="unit/agent/test_service.py::test_a_program_that_cannot_be_run_is_named",
     ),
     "LAUNCH-TIMEOUT": Entry(
         "a slow host or file system, or a kernel that hangs while it starts",
-        "the kernel was not ready within … s",
+        "the kernel was not … within … s",
         "raise launch_timeout: sshpyk edit --kernel-name … --launch-timeout SECONDS",
         f"{_LAUNCH}::kernel_never_listens",
     ),

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _START_PATIENCE_S = 15.0
 _POLL_S = 0.01
+_END_PATIENCE_S = 2.0
 _MAX_DESCRIPTORS = 3
 
 
@@ -136,6 +137,18 @@ def _spawn_errors(process: subprocess.Popen[bytes]) -> str:
     if process.poll() is None or process.stderr is None:
         return ""
     return process.stderr.read().decode("utf-8", "replace")[-4000:]
+
+
+def end_kernel(target: SshTarget, connection_file: str, grace_s: float) -> None:
+    """Have the hub end the kernel of a connection file, persistent or not; no hub, no kernel."""
+    client = _try_connect(hub_socket(target))
+    if client is None:
+        return
+    client.socket.settimeout(_END_PATIENCE_S)
+    with contextlib.suppress(OSError):
+        client.say("end", connection_file=connection_file, grace_s=grace_s)
+        client.hear()
+    client.close()
 
 
 def all_hubs() -> list[HubClient]:
