@@ -19,6 +19,7 @@ from sshpyk.agent.logs import KernelLogs
 from sshpyk.agent.logs import operations as logs_operations
 from sshpyk.agent.process import KernelProcess, connection_info
 from sshpyk.agent.record import KernelRecord, kernel_folder
+from sshpyk.agent.script import run_script
 from sshpyk.errors import KernelDied, KernelError, RemoteShellFailed
 from sshpyk.wire.clock import now_s
 from sshpyk.wire.driver import LinkDriver
@@ -57,6 +58,7 @@ class Service:
                 "welcomes": self._welcomes,
                 **Custody(driver, book, places.sockets).operations,
                 **logs_operations(logs, book.activities),
+                "script": run_script,
             },
         )
         self.heard_s = now_s()  # when something came from the hub

@@ -23,7 +23,10 @@ _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 # Each verb: where its command is, and its line in `sshpyk --help`, which thus imports no verb.
 _VERBS = {
-    "add": ("sshpyk.cli.add:add", "Add a kernel that runs on a host."),
+    "add": (
+        "sshpyk.cli.add:add",
+        "Add kernels that run on a host: find them there, choose, check.",
+    ),
     "completion": ("sshpyk.cli.completion:completion", "Print the completion for your shell."),
     "delete": ("sshpyk.cli.delete:delete", "Delete an SSH kernel."),
     "doctor": (
@@ -113,11 +116,11 @@ def cli(ctx: click.Context, verbose: int) -> None:
 
     \b
     Examples:
-      sshpyk add --ssh-host-alias gpu1 --remote-python-prefix /opt/env
+      sshpyk add gpu1
       sshpyk list --remote
       sshpyk ps
       sshpyk login gpu1
-      sshpyk delete ssh_gpu1_python3
+      sshpyk delete ssh_gpu1_analysis
     """
     ctx.obj = verbose
     logging.basicConfig(level=_LOG_LEVELS[min(verbose, 3)], format=_LOG_FORMAT)

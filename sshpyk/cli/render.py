@@ -51,8 +51,9 @@ for _kind, _renderer in RENDERERS.items():
 
 @render.register
 def _added(result: Added) -> None:
-    verb = "Replaced" if result.replaced else "Added"
-    click.echo(f"{verb} kernel {result.name!r} ({result.display_name}): {result.path}")
+    from sshpyk.cli.render_add import show_added  # what it shows is wanted by this verb alone
+
+    show_added(result)
 
 
 @render.register

@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sshpyk.discovery.offers import Offer
 from sshpyk.doctor.finding import Item, Mark
 from sshpyk.errors import SshpykError
 
 __all__ = [
     "Added",
+    "AddedKernel",
     "Attached",
     "Collected",
     "CompletionScript",
     "Deleted",
     "Diagnosis",
     "Edited",
+    "FailedKernel",
     "Item",
     "KernelReport",
     "LeftKernel",
@@ -26,19 +29,62 @@ __all__ = [
     "LogText",
     "LoggedIn",
     "Mark",
+    "OfferRow",
     "Processes",
     "Stopped",
 ]
 
 
 @dataclass(frozen=True)
-class Added:
-    """``add`` wrote this kernel.json."""
+class AddedKernel:
+    """A kernel.json that ``add`` wrote; ``checked_s``: its kernel answered after so many seconds."""
 
     name: str
     display_name: str
     path: Path
-    replaced: bool
+    replaced: bool = False
+    checked_s: float | None = None
+
+
+@dataclass(frozen=True)
+class FailedKernel:
+    """A kernel that did not pass the check of ``add``; ``kept``: its kernel.json is there anyway."""
+
+    name: str
+    display_name: str
+    error: SshpykError
+    kept: bool
+
+
+@dataclass(frozen=True)
+class OfferRow:
+    """A line of the table of what a host has; ``added_as`` are its kernels on this machine."""
+
+    number: int
+    offer: Offer
+    added_as: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Added:
+    """What ``add`` did; ``rows`` only where the user was not shown them before.
+
+    ``problem``: why nothing at all was done; told after the rows.
+    """
+
+    host: str
+    kernels: tuple[AddedKernel, ...] = ()
+    failed: tuple[FailedKernel, ...] = ()
+    already: tuple[tuple[str, str], ...] = ()
+    rows: tuple[OfferRow, ...] = ()
+    notes: tuple[str, ...] = ()
+    as_json: bool = False
+    problem: SshpykError | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """1 when a kernel was not added, 2 when the user has to say more."""
+        return self.problem.exit_code if self.problem else int(bool(self.failed))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from sshpyk.doctor.probe import (
     script_for,
 )
 from sshpyk.errors import RemoteShellFailed, SshpykError, Unreachable
+from sshpyk.hub.scripts import HostScripts
 from sshpyk.ssh.command import SshTarget
 from sshpyk.ssh.config import ResolvedHost, resolve_chain
 from sshpyk.ssh.script import ScriptRunner
@@ -43,7 +44,7 @@ class HostFindings:
 
 
 def ask_host(
-    runner: ScriptRunner,
+    runner: ScriptRunner | HostScripts,
     target: SshTarget,
     questions: Sequence[Question],
     *,
@@ -72,7 +73,7 @@ def connect_timeout(chain: object, timeout_s: float) -> list[str]:
     return [] if own is not None and own <= ours else [f"ConnectTimeout={ours}"]
 
 
-def ask_hop(runner: ScriptRunner, target: SshTarget, hop: ResolvedHost) -> None:
+def ask_hop(runner: ScriptRunner | HostScripts, target: SshTarget, hop: ResolvedHost) -> None:
     """Log in to a jump host of ``target`` as ssh would on the way. Raises SshpykError with the cause.
 
     An account there that has no shell is fine: it can be jumped through.
@@ -101,7 +102,7 @@ def find_out(
 
     ``progress`` is called from threads with what a host is being asked, and "" when it is done.
     """
-    runner = ScriptRunner(timeout_s)
+    runner = HostScripts(timeout_s)
     clients = {ssh: client_version(ssh) for ssh in {target.ssh for target in questions}}
     look = _Look(runner, time.monotonic() + timeout_s, timeout_s, progress)
     with ThreadPoolExecutor(max_workers=_MAX_AT_ONCE) as pool:
@@ -122,7 +123,7 @@ def find_out(
 class _Look:
     """What the threads share: who runs ssh, and when the time is up."""
 
-    runner: ScriptRunner
+    runner: ScriptRunner | HostScripts
     deadline_s: float
     timeout_s: float
     progress: Progress

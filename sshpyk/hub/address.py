@@ -16,13 +16,18 @@ from sshpyk.wire.private import HUB_FOLDER, NoPrivateFolder, private_folder
 HUB_PROTOCOL = 1
 
 
+def hub_name(target: SshTarget) -> str:
+    """Return the file name of the hub's socket."""
+    return f"{target.identity}-{HUB_PROTOCOL}.sock"
+
+
 def hub_socket(target: SshTarget) -> str:
     """Return the path of the hub's socket; its folder exists. Raises HubError where none can."""
     try:
         folder = private_folder(HUB_FOLDER)
     except NoPrivateFolder as error:
         raise HubError(str(error), phase="reaching the hub") from error
-    return os.path.join(folder, f"{target.identity}-{HUB_PROTOCOL}.sock")
+    return os.path.join(folder, hub_name(target))
 
 
 def hub_log_of(target: SshTarget) -> Path:

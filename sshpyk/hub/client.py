@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from sshpyk.errors import HubError
-from sshpyk.hub.address import hub_socket
+from sshpyk.hub.address import hub_name, hub_socket
 from sshpyk.ssh.command import SshTarget
 from sshpyk.wire.private import (
     HUB_FOLDER,
@@ -149,6 +149,13 @@ def end_kernel(target: SshTarget, connection_file: str, grace_s: float) -> None:
         client.say("end", connection_file=connection_file, grace_s=grace_s)
         client.hear()
     client.close()
+
+
+def running_hub(target: SshTarget) -> HubClient | None:
+    """Return a conversation with the hub of ``target`` if there is one; start none."""
+    name = hub_name(target)
+    clients = (_try_connect(path) for path in _hub_sockets() if os.path.basename(path) == name)
+    return next((client for client in clients if client is not None), None)
 
 
 def all_hubs() -> list[HubClient]:

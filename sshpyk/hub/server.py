@@ -21,7 +21,8 @@ killed, the stand-in starts another and says ``{"op": "reattach", "request": …
 ``{"op": "status"}`` answers one record at once, ``{"op": "survey", "python": …}`` adds what the host
 says, ``{"op": "ask", "what": "gc", …}`` passes a question to the agent, ``leave`` and ``end`` do that to
 a kernel whose stand-in is another process, and ``{"op": "quit"}`` makes the hub leave. ``login`` is
-told in :mod:`.login`.
+told in :mod:`.login`. ``{"op": "script", "script": …, "timeout_s": …}`` runs sh on the host over a link
+that is up, and answers what it said.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ _Orders = asyncio.Future[dict[str, Any] | None]
 _ASKED_OF_HOST = ("list", "gc", "stop", "logs", "read_log")
 _LONGEST_WAIT_S = 3600.0
 _LINE_LIMIT_BYTES = 16 * 1024 * 1024
+_SCRIPT_GRACE_S = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -144,6 +146,18 @@ class Server:
             self._kernels.leave(kernel)
         return {"event": "leaving", "found": kernel is not None}
 
+    async def script(self, script: str, timeout_s: float) -> dict[str, Any]:
+        """Run a script on the host; raises :class:`HubError` at once where the link is not up."""
+        if not self._host.is_up or self._host.is_silent:
+            raise HubError("the link is not up", host=self._host.target.host)
+        call = self._host.rpc.call("script", script=script, timeout_s=timeout_s)
+        try:
+            answer = await asyncio.wait_for(call, timeout_s + _SCRIPT_GRACE_S)
+        except asyncio.TimeoutError:
+            what = f"no answer within {timeout_s:g} s"
+            raise Unreachable(what, host=self._host.target.host, phase="running a script") from None
+        return {"event": "done", **answer}
+
     def _notify(self, text: str) -> None:
         log.warning("%s", text)
         for conversation in self.owners:
@@ -174,6 +188,7 @@ class _Conversation:
             "status": self._status,
             "survey": self._survey,
             "ask": self._ask,
+            "script": self._script,
             "leave": self._leave,
             "end": self._end,
             "quit": self._quit,
@@ -214,6 +229,10 @@ class _Conversation:
 
     async def _ask(self, record: dict[str, Any]) -> None:
         await self._answer(self._server.ask_host(record))
+
+    async def _script(self, record: dict[str, Any]) -> None:
+        timeout_s = float(record["timeout_s"])
+        await self._answer(self._server.script(str(record["script"]), timeout_s))
 
     async def _end(self, record: dict[str, Any]) -> None:
         self._say(**self._server.end(record["connection_file"], float(record["grace_s"])))

@@ -33,7 +33,7 @@ def sshpyk(*words: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
 
 def add(host: str, name: str, *more: str) -> None:
     python = [] if "--remote-python" in more else ["--remote-python-prefix", PREFIX]
-    sshpyk("add", "--ssh-host-alias", host, "--kernel-name", name, *python, *more)
+    sshpyk("add", "--no-check", "--ssh-host-alias", host, "--kernel-name", name, *python, *more)
 
 
 def shown(name: str, *options: str) -> dict[str, str]:
@@ -134,7 +134,7 @@ def test_delete_removes_the_folder(host_alias: str, kernels: Path) -> None:
     assert not (kernels / "k").exists()
 
 
-ADD = ("add", "--ssh-host-alias", "remote", "--kernel-name", "k")
+ADD = ("add", "--ssh-host-alias", "remote", "--no-check", "--kernel-name", "k")
 
 
 @pytest.mark.parametrize(
@@ -142,8 +142,8 @@ ADD = ("add", "--ssh-host-alias", "remote", "--kernel-name", "k")
     [
         ("delete", "nope"),
         ("edit", "--kernel-name", "nope", "--language", "R"),
-        (*ADD[:3], "--kernel-name", "a b", "--remote-python-prefix", PREFIX),
-        (*ADD[:3], "--kernel-name", "../k", "--remote-python-prefix", PREFIX),
+        (*ADD[:4], "--kernel-name", "a b", "--remote-python-prefix", PREFIX),
+        (*ADD[:4], "--kernel-name", "../k", "--remote-python-prefix", PREFIX),
         ("add", "--ssh-host-alias", "-oProxyCommand=touch pwned", "--remote-python-prefix", PREFIX),
         (*ADD, "--remote-python-prefix", "/opt/\nvenv"),
         (*ADD, "--remote-python", "/opt/'venv"),
@@ -151,8 +151,10 @@ ADD = ("add", "--ssh-host-alias", "remote", "--kernel-name", "k")
         (*ADD, "--remote-python-prefix", PREFIX, "--ssh-config", "/no/such/config"),
         (*ADD, "--remote-python-prefix", PREFIX, "--remote-python", PYTHON),
         (*ADD, "--remote-python-prefix", PREFIX, "--launch-timeout", "-1"),
-        ADD,
         ("add",),
+        (*ADD, "other-host"),
+        (*ADD, "--all", "--match", "x"),
+        (*ADD, "--remote-python", PYTHON, "--install-ipykernel"),
         ("frobnicate",),
         ("list", "--no-such-flag"),
     ],
@@ -202,7 +204,7 @@ def test_kernel_of_another_is_refused_and_stays(verb: str, kernels: Path) -> Non
     words = {
         "delete": ["delete", "theirs"],
         "edit": ["edit", "--kernel-name", "theirs", "--language", "y"],
-        "add": [*ADD[:3], "--kernel-name", "theirs", "--remote-python-prefix", PREFIX, "--replace"],
+        "add": [*ADD[:4], "--kernel-name", "theirs", "--remote-python-prefix", PREFIX, "--replace"],
     }[verb]
     assert "is not an SSH kernel" in sshpyk(*words, expect=2).stderr
     assert (folder / "kernel.json").read_text() == text

@@ -110,6 +110,7 @@ class FakeAgent:
         self.welcomes = False
         self.dies_at_once = False
         self.ignores_stop = False  # as one that is killed in that moment
+        self.script_answer: Params | None = None  # None: says nothing
         self.rpc = Rpc(
             self.driver,
             {
@@ -118,6 +119,7 @@ class FakeAgent:
                 "interrupt": self._noted("interrupt"),
                 "signal": self._noted("signal"),
                 "list": self._list,
+                "script": self._script,
             },
         )
 
@@ -136,6 +138,11 @@ class FakeAgent:
             return {}
 
         return note
+
+    async def _script(self, params: Params) -> Params:
+        while self.script_answer is None:
+            await asyncio.sleep(0.01)
+        return self.script_answer
 
     async def _start(self, params: Params) -> Params:
         self.asked.append(("start", params))
