@@ -1,4 +1,4 @@
-"""Writes docs/reference.md from the command line itself: ``python docs/generate.py [--check]``."""
+"""Writes docs/reference.md and docs/errors.md from the source: ``python docs/generate.py [--check]``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from pathlib import Path
 import click
 
 from sshpyk.cli.main import cli
+from sshpyk.doctor.catalogue import page
 
 REFERENCE = Path(__file__).with_name("reference.md")
+ERRORS = Path(__file__).with_name("errors.md")
 _HEAD = """# Reference
 
 Made from the commands' own help by `make docs`. `sshpyk COMMAND --help` says the same in a terminal.
@@ -49,16 +51,21 @@ def _section(command: click.Command, ctx: click.Context) -> Iterator[str]:
     options = [param.get_help_record(ctx) for param in command.get_params(ctx)]
     rows = [record for record in options if record is not None]
     yield "| option | |\n|---|---|"
-    yield from (f"| `{names}` | {text.replace('|', chr(92) + '|')} |" for names, text in rows)
+    bar = chr(92) + "|"
+    yield from (
+        f"| `{names.replace('|', bar)}` | {text.replace('|', bar)} |" for names, text in rows
+    )
     yield ""
 
 
 def main() -> int:
-    """Write the page, or with ``--check`` tell whether it is as it should be."""
+    """Write the pages, or with ``--check`` tell whether they are as they should be."""
+    pages = {REFERENCE: reference(), ERRORS: page()}
     if sys.argv[1:] != ["--check"]:
-        REFERENCE.write_text(reference(), encoding="utf-8")
+        for path, text in pages.items():
+            path.write_text(text, encoding="utf-8")
         return 0
-    return int(REFERENCE.read_text(encoding="utf-8") != reference())
+    return int(any(path.read_text(encoding="utf-8") != text for path, text in pages.items()))
 
 
 if __name__ == "__main__":

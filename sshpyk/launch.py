@@ -36,6 +36,7 @@ def launch_record(
             "launch_timeout_s": remote.launch_timeout,
             "env": {**env, **remote.kernel_env},
             "cwd": remote.remote_cwd or "",
+            **({"persistent": True} if remote.persistent else {}),
             **({"iopub_limits": iopub_limits} if iopub_limits else {}),
         },
     }

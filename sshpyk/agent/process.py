@@ -117,7 +117,9 @@ class KernelProcess:
         _write_private(connection_file, json.dumps(self.info))
         argv = command(self.spec, python, connection_file)
         with open(
-            os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb"
+            # It appends: the agent cuts a log that has grown.
+            os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600),
+            "ab",
         ) as log:
             self._process = subprocess.Popen(
                 argv,

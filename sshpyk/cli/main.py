@@ -34,6 +34,11 @@ _VERBS = {
         "Find out why a kernel, a host or this machine does not work.",
     ),
     "edit": ("sshpyk.cli.edit:edit", "Change an SSH kernel; what is not named stays."),
+    "attach": ("sshpyk.cli.attach:attach", "Bring a kernel that runs on a host here."),
+    "gc": ("sshpyk.cli.gc:gc", "End kernels on hosts that nobody needs any more."),
+    "leave": ("sshpyk.cli.leave:leave", "Let a kernel go on without this machine."),
+    "logs": ("sshpyk.cli.logs:logs", "Show what a kernel wrote to its stdout and stderr."),
+    "stop": ("sshpyk.cli.stop:stop", "End kernels on a host, whoever carries them."),
     "ps": ("sshpyk.cli.ps:ps", "Show links to hosts, and the kernels behind them."),
     "list": ("sshpyk.cli.list_:list_kernels", "List local and SSH kernels, and check the latter."),
     "login": (

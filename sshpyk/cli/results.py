@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from sshpyk.errors import SshpykError
 __all__ = [
     "Added",
     "AddedKernel",
+    "Attached",
+    "Collected",
     "CompletionScript",
     "Deleted",
     "Diagnosis",
@@ -20,11 +23,15 @@ __all__ = [
     "FailedKernel",
     "Item",
     "KernelReport",
+    "LeftKernel",
     "Listing",
+    "LogList",
+    "LogText",
     "LoggedIn",
     "Mark",
     "OfferRow",
     "Processes",
+    "Stopped",
 ]
 
 
@@ -132,13 +139,78 @@ class Processes:
 
     hubs: tuple[dict[str, Any], ...]
     as_json: bool = False
+    failures: tuple[SshpykError, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """1 when some host gave no answer."""
+        return 1 if self.failures else 0
+
+
+@dataclass(frozen=True)
+class Attached:
+    """``attach`` brought a kernel here; the process ``pid`` holds it."""
+
+    host: str
+    kernel: dict[str, Any]
+    connection_file: Path
+    pid: int
+    as_json: bool = False
+
+
+@dataclass(frozen=True)
+class LeftKernel:
+    """``leave`` left this kernel."""
+
+    host: str
+    kernel_id: str
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """``stop`` ended these kernels."""
+
+    host: str
+    kernels: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Collected:
+    """``gc`` did this (``dry_run``: would do), by host: what the agent there answered."""
+
+    hosts: dict[str, dict[str, Any]]
+    dry_run: bool
+    as_json: bool = False
+    failures: tuple[SshpykError, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """1 when some host gave no answer."""
+        return 1 if self.failures else 0
+
+
+@dataclass(frozen=True)
+class LogList:
+    """The logs that a host keeps, the latest first."""
+
+    host: str
+    logs: tuple[dict[str, Any], ...]
+    as_json: bool = False
+
+
+@dataclass(frozen=True)
+class LogText:
+    """A log, piece by piece, as it comes."""
+
+    pieces: Iterator[str]
 
 
 @dataclass(frozen=True)
 class Diagnosis:
     """What ``doctor`` found out about its subject; the findings were shown as they were made.
 
-    ``report`` is what JSON holds, without secrets; ``written`` where it was put.
+    ``report`` is what JSON holds, without secrets; ``written`` where it was put; ``meant`` are kernels
+    whose names are near that of a host which nobody knows.
     """
 
     subject: str
@@ -146,6 +218,7 @@ class Diagnosis:
     report: dict[str, Any]
     written: Path | None = None
     as_json: bool = False
+    meant: tuple[str, ...] = ()
 
     @property
     def cause(self) -> Item | None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from sshpyk.doctor import machine
 from sshpyk.doctor.finding import Item, Mark, advice, failure
-from sshpyk.doctor.hosts import ask_hop, ask_host
+from sshpyk.doctor.hosts import ask_hop, ask_host, connect_timeout
 from sshpyk.doctor.kernel_checks import (
     cwd_items,
     interpreter_item,
@@ -44,13 +44,12 @@ class Stage:
     look: Callable[[], Iterable[Item]]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Exam:
-    """Stages and what they gathered on the way, for the report."""
+    """What is looked at, stage by stage."""
 
     subject: str
-    stages: list[Stage] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
+    stages: list[Stage]
 
 
 def run(
@@ -116,6 +115,7 @@ class HostExam:
     def __init__(self, target: SshTarget, questions: list[Question], timeout_s: float) -> None:
         self.target = target
         self.questions = questions or [_USUAL]
+        self.timeout_s = timeout_s
         self.runner = ScriptRunner(timeout_s)
         self.chain: tuple[ResolvedHost, ...] = ()
         self.answer: HostAnswer | None = None
@@ -150,7 +150,10 @@ class HostExam:
     def _connection(self) -> Iterator[Item]:
         answer: HostAnswer | SshpykError
         try:
-            answer = self.answer = ask_host(self.runner, self.target, self.questions)
+            options = connect_timeout(self.chain, self.timeout_s)
+            answer = self.answer = ask_host(
+                self.runner, self.target, self.questions, options=options
+            )
         except SshpykError as error:
             answer = error
         yield connection_item(self.target.host, answer)

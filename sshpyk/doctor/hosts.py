@@ -42,12 +42,23 @@ def ask_host(
     questions: Sequence[Question],
     *,
     timeout_s: float | None = None,
+    options: Sequence[str] = (),
 ) -> HostAnswer:
     """Return what the host answers. Raises SshpykError: no ssh, no login, no answer in time."""
     mark = f"sshpyk-{secrets.token_hex(8)}"
     script = script_for(mark, questions)
-    printed = runner.run(target, script, end_line(mark), timeout_s=timeout_s)
+    printed = runner.run(target, script, end_line(mark), options=options, timeout_s=timeout_s)
     return read_answer(mark, questions, printed)
+
+
+def connect_timeout(chain: object, timeout_s: float) -> list[str]:
+    """Return the ssh option that lets a silent host be told from a login that hangs: ssh says it.
+
+    A shorter ConnectTimeout of the user's stays; ``chain`` may be the error of a config.
+    """
+    own = chain[-1].connecttimeout if isinstance(chain, tuple) else None
+    ours = max(1, int(timeout_s * 0.8))
+    return [] if own is not None and own <= ours else [f"ConnectTimeout={ours}"]
 
 
 def ask_hop(runner: ScriptRunner | HostScripts, target: SshTarget, hop: ResolvedHost) -> None:
@@ -118,7 +129,7 @@ class _Look:
         if connect:
             try:
                 self.progress(target, "connecting")
-                answer = self._ask(target, questions)
+                answer = self._ask(target, questions, connect_timeout(chain, self.timeout_s))
             except SshpykError as error:
                 answer = error
         self.progress(target, "")
@@ -131,12 +142,15 @@ class _Look:
             raise Unreachable(what, host=target.host, code="HOST-NO-ANSWER")
         return left_s
 
-    def _ask(self, target: SshTarget, questions: Sequence[Question]) -> HostAnswer:
+    def _ask(
+        self, target: SshTarget, questions: Sequence[Question], options: Sequence[str]
+    ) -> HostAnswer:
+        ask = partial(ask_host, self.runner, target, questions, options=options)
         try:
-            return ask_host(self.runner, target, questions, timeout_s=self._left_s(target))
+            return ask(timeout_s=self._left_s(target))
         except Unreachable as error:
             pause_s = random.uniform(*_AGAIN_AFTER_S)  # noqa: S311  # no secret
             if error.code not in _CROWDED or self._left_s(target) <= 2 * pause_s:
                 raise
         time.sleep(pause_s)
-        return ask_host(self.runner, target, questions, timeout_s=self._left_s(target))
+        return ask(timeout_s=self._left_s(target))

@@ -20,6 +20,7 @@ from io import BytesIO
 from typing import NamedTuple, Union
 
 from sshpyk.link.backlog import Backlog, Payload, Unnumbered
+from sshpyk.link.farewell import Progress
 from sshpyk.link.frames import (
     FLAG_END,
     FLAG_LAST_CHUNK,
@@ -236,6 +237,34 @@ class Sender:
         self._next_start += position.start
         self.acked_seq = position.seq
         self._credit = position.start + CREDIT_WINDOW_BYTES
+
+    @property
+    def progress(self) -> Progress:
+        """How far we have come."""
+        seq = self._waiting[0].seq if self._waiting else self._next_seq
+        ended = bool(self._sent and self._sent[-1].end)
+        return Progress(self.acked_seq, seq, self._offset, ended)
+
+    def move_to(self, stream: int) -> None:
+        """Be the beginning of another stream, with what the peer of this one has not taken.
+
+        Numbers begin anew; places go on, so whoever counts in places goes on as well.
+        """
+        shift = self.place_of(self.acked_seq)
+        self._waiting = deque([*self._sent, *self._waiting])
+        self._sent.clear()
+        self.stream, self._shifts = stream, [(0, shift)]
+        start = 0
+        for seq, message in enumerate(self._waiting):
+            if message.place - seq != shift:
+                shift = message.place - seq
+                self._shifts.append((seq, shift))
+            message.seq, message.start = seq, start
+            start += len(message.payload)
+        self._next_seq, self._next_start = len(self._waiting), start
+        self.acked_seq = self._offset = 0
+        self._credit = CREDIT_WINDOW_BYTES
+        self.mark_replay()
 
     def check_position(self, position: Position) -> None:
         """Raise LinkProtocolError if the peer expects what was never queued.

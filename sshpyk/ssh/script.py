@@ -75,7 +75,13 @@ class ScriptRunner:
     def _failure(self, target: SshTarget, said: str, err: str, status: int | None) -> SshpykError:
         if status is None and not err.strip():
             what = f"no usable answer within {self._timeout_s:g} s"
-            return Unreachable(what, host=target.host, phase=self._phase, code="HOST-NO-ANSWER")
+            return Unreachable(
+                what,
+                host=target.host,
+                phase=self._phase,
+                advice=f"see whether the network or a start-up file there hangs: {target.typed} true",
+                code="HOST-NO-ANSWER",
+            )
         return diagnose(  # of stdout too: nologin speaks there
             said,
             status,

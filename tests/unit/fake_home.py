@@ -26,12 +26,14 @@ if [ $query = yes ]; then
     echo "user me"; echo "hostname $host.example"; echo "port 22"
     [ "$host" = secretive ] && { echo "setenv A=plant3d-s3cret-setenv"
         echo "proxycommand nc --password plant3d-s3cret-proxy %h"; }
+    [ "$host" = hasty ] && echo "connecttimeout 2"
     [ "$host" = week ] && echo "serveraliveinterval 604800"
     [ "$host" = behind ] && echo "proxyjump bastion"
     exit 0
 fi
 case "$host" in
     refused) echo "ssh: connect to host refused port 22: Connection refused" >&2; exit 255;;
+    unknown*) echo "ssh: Could not resolve hostname $host: Name or service not known" >&2; exit 255;;
     slow*) exec sleep 60;;
     crowded) [ -e "$FAKE_SSH_LOG.again" ] || { touch "$FAKE_SSH_LOG.again"
         echo "kex_exchange_identification: Connection closed by remote host" >&2; exit 255; };;

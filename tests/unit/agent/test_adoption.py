@@ -299,11 +299,17 @@ def test_link_that_the_agent_never_had_is_disowned(host: Host):
     assert not other.resumed[0].known
 
 
+def shorten_lease(host: Host) -> None:
+    for name, before, after in (
+        ("sshpyk.agent.book", LEASE, "LEASE_S = 2.0"),
+        ("sshpyk.agent.main", "_UPKEEP_S = 5.0", "_UPKEEP_S = 0.1"),
+    ):
+        assert host.modules[name].count(before) == 1
+        host.modules[name] = host.modules[name].replace(before, after)
+
+
 def test_kernel_of_a_link_that_is_not_heard_of_for_the_lease_is_ended(host: Host):
-    name = "sshpyk.agent.main"
-    assert host.modules[name].count(LEASE) == 1
-    changed = host.modules[name].replace(LEASE, "LEASE_S = 2.0")
-    host.modules[name] = changed.replace("_UPKEEP_S = 5.0", "_UPKEEP_S = 0.1")
+    shorten_lease(host)
     kept = Kept(host)
     kept.start()
     kept.kill_agent()

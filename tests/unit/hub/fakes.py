@@ -210,13 +210,18 @@ class FakeHost:
         self.took_over = False
         self.on_agent_replaced: Callable[[], None] = lambda: None
         self.driver = joined.hub
-        self.rpc = Rpc(joined.hub, {})
+        self.on_kernel_taken: Callable[[str, list[int], str], None] = lambda *_: None
+        self.rpc = Rpc(joined.hub, {"taken": self._kernel_taken})
         self.on_lost_link: Callable[[SshpykError], None] = lambda error: None
         self.may_come_up = asyncio.Event()
         self.may_come_up.set()
         self.failure: SshpykError | None = None
         self.left = ""
         self._next_stream = 1
+
+    async def _kernel_taken(self, params: Params) -> Params:
+        self.on_kernel_taken(params["kernel_id"], params["streams"], params["by"])
+        return {}
 
     def network_changed(self) -> None:
         pass
