@@ -12,6 +12,7 @@ import click
 
 from sshpyk.cli.main import cli
 from sshpyk.doctor.catalogue import page
+from sshpyk.kernelapp.command import command as kernel_command
 
 REFERENCE = Path(__file__).with_name("reference.md")
 ERRORS = Path(__file__).with_name("errors.md")
@@ -35,11 +36,13 @@ def reference() -> str:
         command = cli.get_command(group, name)
         assert command is not None
         sections.append("\n".join(_section(command, click.Context(command, group, name))))
+    ctx = click.Context(kernel_command, info_name="sshpyk-kernel")
+    sections.append("\n".join(_section(kernel_command, ctx)))
     return "\n".join(sections)
 
 
 def _section(command: click.Command, ctx: click.Context) -> Iterator[str]:
-    yield f"## sshpyk {command.name}\n"
+    yield f"## {ctx.command_path}\n"
     yield f"    {ctx.command_path} {' '.join(command.collect_usage_pieces(ctx))}\n"
     for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
         lines = paragraph.splitlines()
@@ -51,11 +54,12 @@ def _section(command: click.Command, ctx: click.Context) -> Iterator[str]:
     options = [param.get_help_record(ctx) for param in command.get_params(ctx)]
     rows = [record for record in options if record is not None]
     yield "| option | |\n|---|---|"
-    bar = chr(92) + "|"
-    yield from (
-        f"| `{names.replace('|', bar)}` | {text.replace('|', bar)} |" for names, text in rows
-    )
+    yield from (f"| `{_cell(names)}` | {_cell(text)} |" for names, text in rows)
     yield ""
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", r"\|")
 
 
 def main() -> int:

@@ -56,9 +56,9 @@ class Service:
                 "stop": self._stop,
                 "backlog": self._backlog,
                 "welcomes": self._welcomes,
-                "script": run_script,
                 **Custody(driver, book, places.sockets).operations,
                 **logs_operations(logs, book.activities),
+                "script": run_script,
             },
         )
         self.heard_s = now_s()  # when something came from the hub

@@ -65,7 +65,7 @@ class Writer:
             what,
             host=self._choices.host,
             advice=f"give --install-ipykernel, or on the host: {command}",
-            code="HOST-NO-IPYKERNEL",
+            code="KERNEL-NO-IPYKERNEL",
         )
         if offer.managed and not self._flags.install_ipykernel:
             missing.advice = f"it is the system's own; make one of yours: {_OWN_ENVIRONMENT}"

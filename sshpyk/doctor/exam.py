@@ -24,7 +24,7 @@ from sshpyk.doctor.launching import launch_item
 from sshpyk.doctor.mount_checks import mount_items
 from sshpyk.doctor.probe import HostAnswer, Question
 from sshpyk.doctor.ssh_checks import chain_items, client_item, connection_item, system_item
-from sshpyk.errors import InvalidInput, SshpykError
+from sshpyk.errors import AuthenticationFailed, InvalidInput, SshpykError
 from sshpyk.kernelconfig import RemoteKernel
 from sshpyk.kernelspecs import BrokenKernelspec, LocalKernelspec
 from sshpyk.ssh.command import SshTarget, find_ssh
@@ -138,7 +138,18 @@ class HostExam:
             return
         yield from chain_items(self.target.host, self.chain)
 
+    def _link_is_up(self) -> bool:
+        """Whether kernels can be started now, whatever another login would have to ask."""
+        wanted = (self.target.host, self.target.ssh_config, "up")
+        return any(
+            answer is not None and (answer["host"], answer["ssh_config"], answer["link"]) == wanted
+            for answer in machine.hub_answers()
+        )
+
     def _hops(self) -> Iterator[Item]:
+        if self.chain[:-1] and self._link_is_up():
+            yield Item("Jump Host", "not asked: the link through it is up", Mark.INFO)
+            return
         for hop in self.chain[:-1]:
             try:
                 ask_hop(self.runner, self.target, hop)
@@ -155,6 +166,10 @@ class HostExam:
                 self.runner, self.target, self.questions, options=options
             )
         except SshpykError as error:
+            if isinstance(error, AuthenticationFailed) and self._link_is_up():
+                what = "the link is up through a login of yours; what is behind it was not asked"
+                yield Item("SSH Connection", f"{self.target.host}: {what}", Mark.INFO)
+                return
             answer = error
         yield connection_item(self.target.host, answer)
 

@@ -10,7 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
-from sshpyk.doctor.probe import HostAnswer, Question, end_line, read_answer, script_for
+from sshpyk.doctor.probe import (
+    HostAnswer,
+    Question,
+    end_line,
+    has_begun,
+    read_answer,
+    script_for,
+)
 from sshpyk.errors import RemoteShellFailed, SshpykError, Unreachable
 from sshpyk.hub.scripts import HostScripts
 from sshpyk.ssh.command import SshTarget
@@ -47,7 +54,12 @@ def ask_host(
     """Return what the host answers. Raises SshpykError: no ssh, no login, no answer in time."""
     mark = f"sshpyk-{secrets.token_hex(8)}"
     script = script_for(mark, questions)
-    printed = runner.run(target, script, end_line(mark), options=options, timeout_s=timeout_s)
+    try:
+        printed = runner.run(target, script, end_line(mark), options=options, timeout_s=timeout_s)
+    except Unreachable as error:
+        if not has_begun(mark, error.said):
+            raise
+        printed = error.said  # the login works; what is missing is slow (a cold environment)
     return read_answer(mark, questions, printed)
 
 

@@ -139,13 +139,6 @@ def _spawn_errors(process: subprocess.Popen[bytes]) -> str:
     return process.stderr.read().decode("utf-8", "replace")[-4000:]
 
 
-def running_hub(target: SshTarget) -> HubClient | None:
-    """Return a conversation with the hub of ``target`` if there is one; start none."""
-    name = hub_name(target)
-    clients = (_try_connect(path) for path in _hub_sockets() if os.path.basename(path) == name)
-    return next((client for client in clients if client is not None), None)
-
-
 def end_kernel(target: SshTarget, connection_file: str, grace_s: float) -> None:
     """Have the hub end the kernel of a connection file, persistent or not; no hub, no kernel."""
     client = _try_connect(hub_socket(target))
@@ -156,6 +149,13 @@ def end_kernel(target: SshTarget, connection_file: str, grace_s: float) -> None:
         client.say("end", connection_file=connection_file, grace_s=grace_s)
         client.hear()
     client.close()
+
+
+def running_hub(target: SshTarget) -> HubClient | None:
+    """Return a conversation with the hub of ``target`` if there is one; start none."""
+    name = hub_name(target)
+    clients = (_try_connect(path) for path in _hub_sockets() if os.path.basename(path) == name)
+    return next((client for client in clients if client is not None), None)
 
 
 def all_hubs() -> list[HubClient]:

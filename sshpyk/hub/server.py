@@ -20,9 +20,9 @@ killed, the stand-in starts another and says ``{"op": "reattach", "request": …
 
 ``{"op": "status"}`` answers one record at once, ``{"op": "survey", "python": …}`` adds what the host
 says, ``{"op": "ask", "what": "gc", …}`` passes a question to the agent, ``leave`` and ``end`` do that to
-a kernel whose stand-in is another process, ``{"op": "script", "script": …, "timeout_s": …}`` runs sh on
-the host over a link that is up, and ``{"op": "quit"}`` makes the hub leave. ``login`` is
-told in :mod:`.login`.
+a kernel whose stand-in is another process, and ``{"op": "quit"}`` makes the hub leave. ``login`` is
+told in :mod:`.login`. ``{"op": "script", "script": …, "timeout_s": …}`` runs sh on the host over a link
+that is up, and answers what it said.
 """
 
 from __future__ import annotations
@@ -108,18 +108,6 @@ class Server:
         listed = await self._host.rpc.call("list", owner=owner())
         return {**self.status(), "on_host": listed["kernels"]}
 
-    async def script(self, script: str, timeout_s: float) -> dict[str, Any]:
-        """Run a script on the host; raises :class:`HubError` at once where the link is not up."""
-        if not self._host.is_up or self._host.is_silent:
-            raise HubError("the link is not up", host=self._host.target.host)
-        call = self._host.rpc.call("script", script=script, timeout_s=timeout_s)
-        try:
-            answer = await asyncio.wait_for(call, timeout_s + _SCRIPT_GRACE_S)
-        except asyncio.TimeoutError:
-            what = f"no answer within {timeout_s:g} s"
-            raise Unreachable(what, host=self._host.target.host, phase="running a script") from None
-        return {"event": "done", **answer}
-
     async def ask_host(self, record: dict[str, Any]) -> dict[str, Any]:
         """Ask the agent something about kernels, for the command line. Raises what a dial met."""
         host, timeout_s = self._host, min(float(record["timeout_s"]), _LONGEST_WAIT_S)
@@ -157,6 +145,18 @@ class Server:
         if kernel is not None:
             self._kernels.leave(kernel)
         return {"event": "leaving", "found": kernel is not None}
+
+    async def script(self, script: str, timeout_s: float) -> dict[str, Any]:
+        """Run a script on the host; raises :class:`HubError` at once where the link is not up."""
+        if not self._host.is_up or self._host.is_silent:
+            raise HubError("the link is not up", host=self._host.target.host)
+        call = self._host.rpc.call("script", script=script, timeout_s=timeout_s)
+        try:
+            answer = await asyncio.wait_for(call, timeout_s + _SCRIPT_GRACE_S)
+        except asyncio.TimeoutError:
+            what = f"no answer within {timeout_s:g} s"
+            raise Unreachable(what, host=self._host.target.host, phase="running a script") from None
+        return {"event": "done", **answer}
 
     def _notify(self, text: str) -> None:
         log.warning("%s", text)

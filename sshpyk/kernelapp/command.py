@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import traceback
@@ -68,13 +69,26 @@ def command(**given: Any) -> Words:
     In a terminal, without a connection file, one is made: `jupyter console --existing FILE` connects.
 
     \b
-    Keys:     Ctrl+C interrupts, Ctrl+D opens a menu (interrupt, restart, shut down, leave),
-              Ctrl+\\ leaves: the kernel runs on, `sshpyk-kernel --existing` comes back.
-    Signals:  INT interrupt; TERM, HUP shut down (a persistent kernel is left); USR1 restart;
-              USR2 shut down even if persistent; QUIT leave.
-    Exit code: the kernel's own (its signal, if one ended it); 0 when it was left or another
-              client took it over; 1 there is no kernel, or it was lost; 2 the input cannot be;
-              70 a defect of sshpyk's own.
+    Keys:
+      Ctrl+C   interrupt the cell; during the launch: give it up
+      Ctrl+D   menu: interrupt, restart, shut down, leave
+      Ctrl+\\   leave: the kernel runs on, `sshpyk-kernel --existing` comes back
+
+    \b
+    Signals:
+      INT         interrupt
+      TERM, HUP   shut down; a persistent kernel is left
+      USR1        restart, with the same connection file and clients
+      USR2        shut down, persistent or not
+      QUIT        leave
+
+    \b
+    Exit codes:
+      the kernel's own, or the signal that ended it
+      0    it was left, or somebody took it over
+      1    there is no kernel, or it was lost
+      2    the input cannot be
+      70   a defect of sshpyk's own
 
     \b
     Examples:
@@ -100,38 +114,55 @@ def run(arguments: list[str]) -> int:
     except SshpykError as error:
         click.echo(error, err=True)
         return error.exit_code
+    except KeyboardInterrupt:  # before there was a session, which heeds signals itself
+        click.echo("given up", err=True)
+        return 1
     except Exception:  # noqa: BLE001  (the outermost: there is nobody else to tell)
         traceback.print_exc()
         return EXIT_DEFECT
 
 
 def _stand(words: Words) -> int:
+    screen = Screen(is_silent=words.by_program)
+    if words.existing is not None:
+        screen.progress("looking for the kernel")
+    try:
+        return _stand_with(words, screen)
+    finally:
+        screen.close()
+
+
+def _stand_with(words: Words, screen: Screen) -> int:
     wish = read_wish(words)
     try:
-        return _session(wish).stand()
+        return _session(wish, screen).stand()
     except HostKeyChanged:
         raise
     except (AuthenticationFailed, HostKeyRejected) as error:
-        if wish.by_program or Keyboard.of_terminal() is None or not _log_in(wish, error):
+        if wish.by_program or Keyboard.of_terminal() is None:
             raise
+        if not _log_in(wish, error):  # which has said why
+            return error.exit_code
         wish = read_wish(words)
     except HubError as error:
         # The ports of a kernel that was left may be another program's by now.
         if error.phase != _BINDING or wish.existing is None or not wish.removes_file:
             raise
         wish = wish.with_another_file()
-    return _session(wish).stand()
+    return _session(wish, screen).stand()
 
 
-def _session(wish: Wish) -> Session:
+def _session(wish: Wish, screen: Screen) -> Session:
     keyboard = None if wish.by_program or wish.leave_at_once else Keyboard.of_terminal()
-    screen = Screen(is_silent=wish.by_program)
     target = Request(wish.record).target
+    if wish.made_file:  # until the session heeds them, signals must not leave it behind
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, signal.default_int_handler)
     try:
         screen.progress(f"{target.host}: starting the local hub")
         return Session(wish, screen, keyboard, client.reach_hub(target))
-    except SshpykError:
-        screen.close()
+    except (SshpykError, KeyboardInterrupt):
         if wish.made_file:
             remove(wish.connection_file)
         raise

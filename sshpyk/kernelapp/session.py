@@ -95,14 +95,11 @@ class Session(StandIn):
         return status
 
     def _ask_for_kernel(self) -> None:
-        launch = self._request.launch
-        if self._wish.persistent:
-            launch = {**launch, "persistent": True}
         if self._existing is None:
-            self._hub.say("launch", request=launch)
+            super()._ask_for_kernel()
         else:
-            launch = {**launch, "takeover": self._wish.takeover}
-            self._hub.say("attach", request=launch, kernel_id=self._existing)
+            request = {**self._request.launch, "takeover": self._wish.takeover}
+            self._hub.say("attach", request=request, kernel_id=self._existing)
 
     def _enter(self, phase: Phase) -> None:
         self._phase = phase
@@ -330,6 +327,8 @@ class Session(StandIn):
             self._screen.log(line)
 
     def _show_progress(self) -> None:
+        if self._keyboard is not None and not self._keyboard.is_ours:
+            return  # in the background: the line is the shell's
         target, elapsed_s = self._request.target, time.monotonic() - self._since_s
         doing = self._phase.value
         if self._phase is Phase.LAUNCHING:

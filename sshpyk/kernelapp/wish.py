@@ -39,6 +39,11 @@ class Words:
         """The connection file that was named."""
         return self.connection_file or self.persistent_file
 
+    @property
+    def by_program(self) -> bool:
+        """Whether a program made a connection file for us, as kernel.json's argv asks for."""
+        return bool(self.connection_file and os.path.exists(self.connection_file))
+
 
 @dataclass(frozen=True)
 class Wish:
@@ -71,8 +76,7 @@ class Wish:
 
 def read_wish(words: Words) -> Wish:
     """Return what is to be done. Raises InvalidInput, and what looking for a kernel on its host meets."""
-    # As kernel.json's argv asks for: a program made a connection file for us.
-    by_program = bool(words.connection_file and os.path.exists(words.connection_file))
+    by_program = words.by_program
     note = None
     if words.existing is not None:
         note = find_note(words.existing, host=words.host, kernel=words.kernel)
@@ -80,6 +84,9 @@ def read_wish(words: Words) -> Wish:
     existing = None
     if words.existing is not None:
         existing = note.kernel_id if note is not None else id_on_host(record, words.existing)
+    persistent = bool(words.persistent or words.leave or words.persistent_file or existing)
+    if persistent:
+        record["launch"]["persistent"] = True
     file, made = _connection_file(words, note, kernel, attaches=existing is not None)
     record["launch"]["connection_file"] = file
     return Wish(
@@ -87,7 +94,7 @@ def read_wish(words: Words) -> Wish:
         kernel=kernel,
         existing=existing,
         takeover=words.takeover,
-        persistent=bool(words.persistent or words.leave or words.persistent_file or existing),
+        persistent=persistent,
         leave_at_once=words.leave,
         by_program=by_program,
         made_file=made,

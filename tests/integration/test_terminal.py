@@ -32,6 +32,7 @@ from tests.integration.kernels import (
     run,
 )
 from tests.integration.lifecycle_helpers import (
+    OwnHub,
     change_kernel_json,
     hub_of,
     outcome_of,
@@ -39,6 +40,7 @@ from tests.integration.lifecycle_helpers import (
 from tests.integration.machines import Lab
 from tests.integration.outages import Door, door
 from tests.integration.printing import EXPECTED, LINES, PRINTING, client_text_up_to
+from tests.integration.test_login import answer, otp_hub
 
 BIN = Path(sys.executable).parent
 HOST = "remote"
@@ -224,6 +226,24 @@ def test_a_host_that_is_unknown_is_an_error_and_leaves_nothing(
     window.wait()
     assert window.exitstatus == 1
     assert list(jupyter_folders.glob("kernel-*")) == []
+
+
+def test_a_host_that_asks_is_answered_on_the_same_terminal(
+    lab: Lab, add_kernel: AddKernel, otp_hub: OwnHub
+) -> None:
+    for added in marked_kernel(lab, add_kernel(otp_hub.host, *otp_hub.options)):
+        window = pexpect.spawn(
+            str(BIN / "sshpyk-kernel"), ["-k", added.name], encoding="utf-8", timeout=PATIENCE_S
+        )
+        answer(window)
+        window.expect_exact("Ctrl+D menu")
+        window.sendcontrol("d")
+        window.expect_exact("and Enter: ")
+        window.sendline("s")
+        window.expect_exact("has ended with exit code 0")
+        window.expect(pexpect.EOF)
+        window.wait()
+        assert_gone(lab, added.mark)
 
 
 # Kept, left, found again

@@ -33,6 +33,7 @@ if [ $query = yes ]; then
 fi
 case "$host" in
     refused) echo "ssh: connect to host refused port 22: Connection refused" >&2; exit 255;;
+    asks) echo "me@asks: Permission denied (keyboard-interactive)." >&2; exit 255;;
     unknown*) echo "ssh: Could not resolve hostname $host: Name or service not known" >&2; exit 255;;
     slow*) exec sleep 60;;
     crowded) [ -e "$FAKE_SSH_LOG.again" ] || { touch "$FAKE_SSH_LOG.again"

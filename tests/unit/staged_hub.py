@@ -115,6 +115,13 @@ class Stage:
     def program(self) -> str:
         return PROGRAM.replace("PATH", repr(str(self.folder / "hub.sock")))
 
+    @property
+    def hangs(self) -> str:
+        """The program with a hub that never comes up."""
+        return self.program.replace(
+            "    connected = ", "    import time; time.sleep(60)\n    connected = ", 1
+        )
+
     def start(self, *words: str, **more: Any) -> subprocess.Popen[bytes]:
         environment = {key: value for key, value in os.environ.items() if key != "JPY_PARENT_PID"}
         environment.update(more.pop("env", {}))

@@ -172,8 +172,9 @@ def test_f45_100_mb_in_an_outage_arrive_whole_and_memory_stays_small(
 @contextlib.contextmanager
 def small_disk(machine: Machine, folder: str, size_kb: int) -> Iterator[None]:
     """Put a file system of that size in the place of a folder of the user's."""
+    machine.run(["mkdir", "-p", folder])  # as the user, or what is above would be root's
     machine.run(
-        f"mkdir -p {folder} && mount -t tmpfs -o size={size_kb}k,uid=1000,mode=700 tmpfs {folder}"
+        f"mount -t tmpfs -o size={size_kb}k,uid=1000,mode=700 tmpfs {folder}"
         f" && mkdir -m 700 {folder}/kernels && chown lab: {folder}/kernels",
         user="root",
     )

@@ -207,6 +207,18 @@ def test_report_has_what_a_bug_needs_and_no_secret(
     assert report["ssh"][0]["settings"]["proxycommand"] == "nc --password *** %h"
 
 
+def test_link_that_a_person_opened_counts_as_a_login(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "[SSH-NEEDS-LOGIN]" in run("doctor", "asks").stdout
+    up = {"host": "asks", "ssh_config": None, "link": "up"}
+    monkeypatch.setattr(machine, "hub_answers", lambda: [None, {**up, "host": "behind"}, up])
+    done = run("doctor", "asks")
+    assert done.exit_code == 0, done.output
+    assert "the link is up through a login of yours" in done.stdout
+    assert "Jump Host:             (i) not asked" in run("doctor", "behind").stdout
+
+
 def test_mistyped_kernel_is_guessed(run: Run, add: Add) -> None:
     add("ssh_gpu1_python3")
     done = run("doctor", "unknown_gpu1_python3")

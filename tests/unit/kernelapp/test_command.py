@@ -214,9 +214,9 @@ def test_help_has_keys_signals_exit_codes_and_examples(capsys: pytest.CaptureFix
     assert run(["--help"]) == 0
     shown = capsys.readouterr().out
     for words in (
-        r"Ctrl+\ leaves",
-        "USR1 restart",
-        "Exit code",
+        "Ctrl+\\   leave: the kernel",
+        "USR1        restart",
+        "Exit codes:",
         "\n  Examples:\n    sshpyk-kernel",
     ):
         assert words in shown

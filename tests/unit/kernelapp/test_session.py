@@ -35,8 +35,8 @@ def typing(stage: Stage) -> Iterator[Typing]:
     """Return a function that types ``sshpyk-kernel`` with some words into a terminal of its own."""
     terminals: list[pexpect.spawn[str]] = []
 
-    def start(*words: str, **more: Any) -> pexpect.spawn[str]:
-        argv = ["-c", stage.program, *words]
+    def start(*words: str, program: str = stage.program, **more: Any) -> pexpect.spawn[str]:
+        argv = ["-c", program, *words]
         spawned = pexpect.spawn(
             sys.executable, argv, encoding="utf-8", timeout=PATIENCE_S, echo=True, **more
         )
@@ -325,6 +325,19 @@ def test_a_shutdown_that_takes_long_is_pressed_on_step_by_step(
     assert files(kernelspecs) == []
 
 
+def test_who_does_not_wait_for_the_end_of_a_persistent_kernel_is_not_offered_it_again(
+    stage: Stage, ready: Typing, kernelspecs: Path
+) -> None:
+    terminal = ready("-k", "remote", "-p")
+    for number in (signal.SIGUSR2, signal.SIGUSR2, signal.SIGINT):
+        terminal.kill(number)
+        if number is signal.SIGUSR2:
+            assert stage.hub.hear() in (STOP, KILL)
+    finish(terminal)
+    assert terminal.exitstatus == 1
+    assert files(kernelspecs) == []
+
+
 def test_a_closed_terminal_shuts_the_kernel_down(
     stage: Stage, ready: Typing, kernelspecs: Path
 ) -> None:
@@ -374,6 +387,26 @@ def test_the_terminal_is_as_it_was(stage: Stage, typing: Typing, end: str) -> No
         stage.hub.say(event="exited", status=0)
     finish(terminal)
     assert termios.tcgetattr(terminal.child_fd) == before
+
+
+def test_f14_the_next_hub_knows_that_the_kernel_is_persistent(stage: Stage, ready: Typing) -> None:
+    ready("-k", "remote", "-p")
+    stage.hub.go()
+    opening = stage.hub.opening()
+    assert opening["op"] == "reattach"
+    assert opening["request"]["persistent"] is True
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_given_up_before_there_is_a_hub_nothing_is_left(
+    stage: Stage, typing: Typing, kernelspecs: Path, number: signal.Signals
+) -> None:
+    terminal = typing("-k", "remote", env={**os.environ, "TERM": "xterm"}, program=stage.hangs)
+    terminal.expect_exact("starting the local hub")
+    terminal.kill(number)
+    assert "given up" in finish(terminal)
+    assert terminal.exitstatus == 1
+    assert files(kernelspecs) == []
 
 
 def test_f14_a_hub_that_goes_during_a_shutdown_is_replaced_and_told(
