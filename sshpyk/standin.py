@@ -86,13 +86,14 @@ def read_request(argv: list[str]) -> Request:
         raise InvalidInput("name a kernel and a connection file; see sshpyk-kernel --help")
     # Only here: the provisioner has read the kernelspec already, and this costs 0.2 s.
     from sshpyk.kernelspecs import load
-    from sshpyk.launch import launch_record
+    from sshpyk.launch import Caller, launch_record
 
     spec = load(options.kernel)
     if spec.remote is None:
         raise InvalidInput(f"{options.kernel} is not a kernel of sshpyk's; see sshpyk list")
     connection_file = os.path.abspath(options.connection_file)  # the hub works elsewhere
-    return Request(launch_record(spec.remote, connection_file, dict(spec.env)))
+    caller = Caller(env=dict(spec.env), surroundings=os.environ, folder=os.getcwd())
+    return Request(launch_record(spec.remote, connection_file, caller))
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:

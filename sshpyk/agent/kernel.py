@@ -20,7 +20,7 @@ from sshpyk.agent.channels import KernelChannels, Streams
 from sshpyk.agent.process import KernelProcess
 from sshpyk.agent.record import KernelRecord
 from sshpyk.agent.unanswered import UnansweredRequests
-from sshpyk.errors import KernelDied
+from sshpyk.errors import KernelDied, SshpykError
 from sshpyk.wire.driver import LinkDriver
 from sshpyk.wire.jupyter_messages import Signer
 
@@ -75,6 +75,8 @@ class Kernel:
         if await self._either(self._channels.wait_listening(), self._ended.wait()):
             raise self._death()
         self.state = KernelState.RUNNING
+        if self.process.activation is not None:
+            self.process.activation.forget()
         self._write_down(ready=True, welcomes=self.welcomes)
 
     def note_process(self) -> None:
@@ -125,12 +127,14 @@ class Kernel:
             wait.cancel()
         return self.state is KernelState.ENDED
 
-    def _death(self) -> KernelDied:
-        return KernelDied(
-            f"the kernel ended with {describe_status(self.status)} before it was ready",
+    def _death(self) -> SshpykError:
+        status, said = describe_status(self.status), self.process.log_tail()
+        activation = self.process.activation
+        return (activation.failure(status, said) if activation else None) or KernelDied(
+            f"the kernel ended with {status} before it was ready",
             phase="starting the kernel",
-            said=self.process.log_tail() or "(the kernel printed nothing)",
-            advice=_advice(self.process.log_tail(), self.process.spec.argv),
+            said=said or "(the kernel printed nothing)",
+            advice=_advice(said, self.process.spec.argv),
         )
 
     @property

@@ -31,6 +31,8 @@ def add(replace: bool, **given: Any) -> Added:  # noqa: FBT001  (click passes it
           --remote-kernel-name ir --language R --display-name "R on gpu1"
       sshpyk add --ssh-host-alias me@gpu1 --remote-python-prefix '~/venv' \\
           --kernel-name gpu --remote-cwd '~/project' --replace
+      sshpyk add --ssh-host-alias hpc --remote-python python3 --pass-env 'WANDB_*' \\
+          --env OMP_NUM_THREADS=8 --activate 'module load cuda; conda activate ml'
     """
     wanted = Wanted.from_options(given)
     remote = _remote_kernel(wanted)

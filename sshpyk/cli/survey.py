@@ -133,6 +133,18 @@ def _remote_items(remote: RemoteKernel, answer: HostAnswer | SshpykError | None)
         yield Item("Remote Kernel Name", remote.remote_kernel_name, Mark.UNCHECKED)
     if remote.remote_cwd is not None:
         yield Item("Remote Cwd", remote.remote_cwd, Mark.UNCHECKED)
+    yield from _environment_items(remote)
+
+
+def _environment_items(remote: RemoteKernel) -> Iterator[Item]:
+    """Yield what is around the kernel; not the variables' values, which may be secrets."""
+    shown = {
+        "Activate": remote.activate or "",
+        "Env": " ".join(remote.env),
+        "Pass Env": " ".join(remote.pass_env),
+        "Command Prefix": remote.remote_command or "",
+    }
+    yield from (Item(label, value, Mark.INFO) for label, value in shown.items() if value)
 
 
 def _interpreter_items(remote: RemoteKernel, python: Interpreter) -> Iterator[Item]:

@@ -13,6 +13,7 @@ import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import zmq
@@ -36,6 +37,8 @@ Outcome = int | SshpykError
 class LaunchRequest:
     """What a stand-in asks for. ``env`` is what is added to the host's own environment.
 
+    ``folders``: where on the host the notebook's folder may be, instead of ``cwd``. ``activate``: lines
+    for a shell before the kernel. ``wrapper``: words in front of its command.
     ``iopub_limits``: those of the Jupyter server that the kernel is for, as :class:`IopubLimits`.
     """
 
@@ -45,6 +48,9 @@ class LaunchRequest:
     launch_timeout_s: float
     env: dict[str, str] = field(default_factory=dict)
     cwd: str = ""
+    folders: list[str] = field(default_factory=list)
+    activate: str = ""
+    wrapper: list[str] = field(default_factory=list)
     iopub_limits: dict[str, float] | None = None
 
     @property
@@ -55,13 +61,16 @@ class LaunchRequest:
     def __post_init__(self) -> None:
         """Raise TypeError for a request that could not be carried out: it came over a socket."""
         given: dict[str, Any] = vars(self)
-        texts = [given[name] for name in ("connection_file", "python", "kernel_name", "cwd")]
+        names = ("connection_file", "python", "kernel_name", "cwd", "activate")
+        texts = [given[name] for name in names]
         timeout_s, env = given["launch_timeout_s"], given["env"]
+        lists = [given["folders"], given["wrapper"]]
         well_formed = (
             isinstance(timeout_s, int | float)
             and 0 <= timeout_s < _LONGEST_S
             and isinstance(env, dict)
-            and all(isinstance(text, str) for text in (*texts, *env.values()))
+            and all(isinstance(words, list) for words in lists)
+            and all(isinstance(text, str) for text in (*texts, *env.values(), *chain(*lists)))
         )
         if not well_formed:
             raise TypeError("a launch request with values of the wrong type")
@@ -84,6 +93,7 @@ class HubKernel:
         self.request = request
         self.kernel_id = ticket.kernel_id
         self.endpoints = endpoints
+        self.notice = ""  # what a person should know of its start
         self._outcome: Outcome | None = None
         self._on_end: Callable[[Outcome], None] = lambda outcome: None
 
@@ -178,12 +188,13 @@ class Kernels:
         )
 
     async def _launch(self, kernel_id: str, request: LaunchRequest) -> HubKernel:
+        deadline_s = asyncio.get_running_loop().time() + request.launch_timeout_s
         bringing_up = asyncio.ensure_future(self._host.bring_up(request.python))
         endpoints: Endpoints | None = None
         try:
             endpoints = self._take_endpoints(_read_connection_file(request.connection_file))
             await bringing_up
-            return await self._start(kernel_id, request, endpoints)
+            return await self._start(kernel_id, request, endpoints, deadline_s)
         except BaseException as error:
             bringing_up.cancel()
             if endpoints is not None:
@@ -193,12 +204,15 @@ class Kernels:
             raise
 
     async def _start(
-        self, kernel_id: str, request: LaunchRequest, endpoints: Endpoints
+        self, kernel_id: str, request: LaunchRequest, endpoints: Endpoints, deadline_s: float
     ) -> HubKernel:
         # What this begins with: a link that is lost meanwhile is replaced by another.
         driver, rpc = self._host.driver, self._host.rpc
         main, control = self._host.new_streams(2)
         self._host.phase = "starting the kernel"
+        # The agent gives up first, for it can say what the activation had printed.
+        rest_s = deadline_s - asyncio.get_running_loop().time()
+        activate_s = max(rest_s * 0.9 - 0.5, 0.5)
         self._launching.add(kernel_id)
         try:
             started = await rpc.call(
@@ -210,6 +224,10 @@ class Kernels:
                 signature_scheme=endpoints.info.get("signature_scheme", "hmac-sha256"),
                 env=request.env,
                 cwd=request.cwd,
+                folders=request.folders,
+                activate=request.activate,
+                activate_s=activate_s,
+                wrapper=request.wrapper,
                 streams=[main, control],
             )
         except BaseException:
@@ -221,6 +239,7 @@ class Kernels:
         finally:
             self._launching.discard(kernel_id)
         kernel = HubKernel(Ticket(kernel_id, [main, control], started["pid"]), request, endpoints)
+        kernel.notice = started.get("notice", "")
         self._join(kernel)
         if started["welcomes"] or kernel_id in self._welcoming:
             endpoints.greet_subscribers()

@@ -3,6 +3,7 @@
 :func:`own_sshd`     another sshd on a lab machine, to be configured, stopped and started
 :func:`own_machine`  another remote, with a limit of its own on memory
 :func:`many_kernels` kernels that are started at once, tiny ones
+:func:`hub_as`       a hub that logs in to the remote as another user
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from jupyter_client import BlockingKernelClient, KernelManager
 
+from sshpyk.errors import SshpykError
 from tests.integration.kernels import (
     assert_gone,
     await_ready,
@@ -22,7 +25,12 @@ from tests.integration.kernels import (
     free_port,
     new_environment,
 )
-from tests.integration.lifecycle_helpers import REMOTE_PYTHON, InstallKernelspec
+from tests.integration.lifecycle_helpers import (
+    REMOTE_PYTHON,
+    InstallKernelspec,
+    OwnHub,
+    hub_of,
+)
 from tests.integration.machines import PROJECT, USER, Lab, Machine
 
 _BURST_KERNEL = Path(__file__).with_name("burst_kernel.py")
@@ -159,3 +167,30 @@ def many_kernels(lab: Lab, name: str, count: int) -> Iterator[list[BlockingKerne
                 client.stop_channels()
             list(pool.map(lambda manager: manager.shutdown_kernel(now=True), managers))
     assert_gone(lab, mark)
+
+
+def put_for(lab: Lab, account: str, name: str, text: str) -> None:
+    """Write a file in the home folder of an account."""
+    path = f"/home/{account}/{name}"
+    lab.remote.run(
+        ["python3", "-c", "import sys; open(sys.argv[1], 'w').write(sys.argv[2])", path, text],
+        user=account,
+    )
+
+
+@contextlib.contextmanager
+def hub_as(lab: Lab, user: str, folder: Path, more_config: str = "") -> Iterator[OwnHub]:
+    """A hub of this test's own, which logs in to the remote as ``user``."""
+    config = f"Host remote\n    User {user}\n{more_config}"
+    with hub_of(lab, "remote", folder / "ssh_config", config) as hub:
+        yield hub
+
+
+def failure_of(name: str) -> SshpykError:
+    """Return why a kernel does not start."""
+    manager = KernelManager(kernel_name=name)
+    with pytest.raises(SshpykError) as caught:
+        manager.start_kernel()
+    manager.cleanup_connection_file()
+    print(caught.value)
+    return caught.value
