@@ -75,6 +75,8 @@ class Redial:
 async def dial_again(dial: Dial, every_s: float) -> SshProcess:
     """Return the first connection of several dials, one more ``every_s``; the others are ended.
 
+    The first has as long as the caller gives us, for a host whose logins have become slow; those after it
+    make room for fresh ones.
     Raises what the first dial that fails meets. The caller sets the deadline.
     """
     running: list[asyncio.Task[SshProcess]] = []
@@ -89,7 +91,7 @@ async def dial_again(dial: Dial, every_s: float) -> SshProcess:
                 running.remove(first)
                 return first.result()
             if len(running) == AT_ONCE:
-                running.pop(0).cancel()
+                running.pop(1).cancel()
     finally:
         for task in running:
             task.cancel()

@@ -26,9 +26,9 @@ from sshpyk.link.pacing import FIRST_WINDOW_BYTES, PROGRESS_EVERY_BYTES, Pacing
 from sshpyk.link.stream import Message
 
 PING_IDLE_S = 10.0  # a quiet connection is asked this often
-PING_WAITING_S = 2.0  # ... and so soon while something is unacknowledged, or once after DATA
+PING_WAITING_S = 1.0  # ... and so soon while something is unacknowledged, or once after DATA
 STALL_S = 1.0  # nothing received for so long after a question: what comes then is a replay
-SUSPECT_AFTER_S = 5.0  # nothing received for so long after a question: dial another one
+SUSPECT_AFTER_S = 3.0  # nothing received for so long after a question: dial another one
 
 
 class State(enum.Enum):

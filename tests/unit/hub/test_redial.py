@@ -64,6 +64,16 @@ async def test_in_a_long_hole_dials_follow_each_other_and_only_some_are_under_wa
 
 
 @in_loop
+async def test_the_first_is_not_given_up_for_fresh_ones():
+    """A host whose logins have become slow is reached all the same."""
+    line, ssh = Line(), Ssh()
+    dialing = asyncio.ensure_future(dial_again(line.dial, 0.02))
+    await until(lambda: len(line.answers) == 10)
+    line.answers[0].set_result(ssh)
+    assert await dialing is cast(Any, ssh)
+
+
+@in_loop
 async def test_two_that_answer_at_once_leave_one():
     line, both = Line(), [Ssh(), Ssh()]
     dialing = asyncio.ensure_future(dial_again(line.dial, 0.02))
