@@ -15,6 +15,7 @@ import re
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 
 from sshpyk.agent.process import KernelProcess
@@ -336,6 +337,7 @@ def run() -> None:
         level=logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    log.info("process %d on Python %s", os.getpid(), sys.version.split()[0])
     path = os.path.join(folder, AGENT_SOCKET)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)

@@ -43,6 +43,7 @@ class OwnSshd:
     machine: Machine
     port: int
     options: tuple[str, ...]
+    missing: tuple[str, ...] = ()
 
     @property
     def _log(self) -> str:
@@ -60,9 +61,11 @@ class OwnSshd:
         """Return when it listens."""
         options = [f"PidFile={self._pid_file}", *self.options]
         words = [word for option in options for word in ("-o", option)]
-        self.machine.run(
-            ["/usr/sbin/sshd", "-E", self._log, "-p", str(self.port), *words], user="root"
-        )
+        argv = ["/usr/sbin/sshd", "-E", self._log, "-p", str(self.port), *words]
+        if self.missing:
+            hide = "".join(f"mount --bind /dev/null {program}; " for program in self.missing)
+            argv = ["unshare", "--mount", "sh", "-ec", f'{hide}exec "$@"', "sh", *argv]
+        self.machine.run(argv, user="root")
         listens = ["bash", "-c", f"echo > /dev/tcp/127.0.0.1/{self.port} && echo yes"]
         eventually(lambda: "yes" in self.machine.run(listens, check=False), "an sshd that listens")
 
@@ -87,9 +90,12 @@ class OwnSshd:
 
 
 @contextlib.contextmanager
-def own_sshd(machine: Machine, *options: str) -> Iterator[OwnSshd]:
-    """Run an sshd beside the machine's own; ``options`` as in sshd_config, ``MaxSessions=1``."""
-    sshd = OwnSshd(machine, free_port(), options)
+def own_sshd(machine: Machine, *options: str, missing: tuple[str, ...] = ()) -> Iterator[OwnSshd]:
+    """Run an sshd beside the machine's own; ``options`` as in sshd_config, ``MaxSessions=1``.
+
+    ``missing``: programs that cannot be run in its sessions.
+    """
+    sshd = OwnSshd(machine, free_port(), options, missing)
     sshd.start()
     try:
         yield sshd

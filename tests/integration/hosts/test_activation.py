@@ -14,7 +14,7 @@ import pytest
 from sshpyk.errors import KernelDied, LaunchTimeout
 from tests.integration.faults.bench import own_account
 from tests.integration.faults.hosts import failure_of, hub_as, put_for
-from tests.integration.kernels import AddKernel, Running, eventually, started
+from tests.integration.kernels import AddKernel, Running, await_ready, eventually, started
 from tests.integration.lifecycle_helpers import await_text
 from tests.integration.machines import Lab
 
@@ -35,20 +35,24 @@ conda() {
     export CONDA_DEFAULT_ENV=$2 PATH="$HOME/miniforge3/envs/$2/bin:$PATH"
 }
 """
-MODULES = "module() { export LOADED=\"$*\"; }\necho 'Welcome to the cluster'\n"
+MODULEFILE = "#%Module\nsetenv LOADED cuda12\n"
+LOAD = "module use ~/modulefiles; module load cuda"
 SURROUNDED = """
 import os; print(*(os.environ.get(name) for name in
 ("LOADED", "CONDA_DEFAULT_ENV", "OMP_NUM_THREADS", "TOKEN", "ABSENT")), os.getppid())"""
 
 
 def make_cluster(lab: Lab, account: str, rc: str) -> None:
-    """Give an account a conda with an environment `ml` and a `module`, as clusters have them."""
+    """Give an account a conda with an environment `ml`, and a modulefile for the host's `module`."""
     folder = f"/home/{account}/miniforge3"
-    lab.remote.run(f"mkdir -p {folder}/etc/profile.d {folder}/envs/ml/bin", user=account)
+    lab.remote.run(
+        f"mkdir -p {folder}/etc/profile.d {folder}/envs/ml/bin ~/modulefiles", user=account
+    )
     put_for(lab, account, "miniforge3/etc/profile.d/conda.sh", CONDA_SH)
     put_for(lab, account, rc, (BASHRC if rc == ".bashrc" else "") + CONDA_BLOCK)
     profile = ".zprofile" if rc == ".zshrc" else ".profile"
-    put_for(lab, account, profile, MODULES)
+    put_for(lab, account, profile, "echo 'Welcome to the cluster'\n")
+    put_for(lab, account, "modulefiles/cuda", MODULEFILE)
     python = "miniforge3/envs/ml/bin/python3"
     put_for(lab, account, python, '#!/bin/sh\nexec /opt/venv/bin/python "$@"\n')
     lab.remote.run(f"chmod +x /home/{account}/{python}", user=account)
@@ -77,7 +81,7 @@ def test_module_conda_and_variables_before_the_kernel(
     secret = uuid.uuid4().hex
     monkeypatch.setenv("TOKEN", secret)
     options = [
-        *("--activate", "module load cuda; conda activate ml", "--env", "OMP_NUM_THREADS=8"),
+        *("--activate", f"{LOAD}; conda activate ml", "--env", "OMP_NUM_THREADS=8"),
         *("--remote-python-prefix", "", "--remote-python", "python3"),
         *("--pass-env", "TOK*", "--pass-env", "ABSENT"),
     ]
@@ -85,12 +89,12 @@ def test_module_conda_and_variables_before_the_kernel(
         make_cluster(lab, account, rc)
         with started(lab, add_kernel("remote", *hub.options, *options)) as kernel:
             *found, parent = kernel.run(SURROUNDED).text().split()
-            assert found == ["load", "cuda", "ml", "8", secret, "None"]
+            assert found == ["cuda12", "ml", "8", secret, "None"]
             (agent,) = [p for p in lab.remote.processes(user=account) if p.pid == int(parent)]
             assert "<sshpyk:locate>" in agent.args
             assert secret not in everything_readable(lab)
             kernel.manager.restart_kernel()
-            kernel.client.wait_for_ready(timeout=60)
+            await_ready(kernel.client)
             assert kernel.run(SURROUNDED).text().split()[:-1] == found
 
 
@@ -99,18 +103,23 @@ def test_an_activation_that_fails_says_what_failed_and_why(
 ) -> None:
     make_cluster(lab, account, ".bashrc")
     with hub_as(lab, account, tmp_path) as hub:
-        lines = "module load cuda; conda activate nope; echo never"
+        lines = f"{LOAD}; conda activate nope; echo never"
         error = failure_of(add_kernel("remote", *hub.options, "--activate", lines))
         assert isinstance(error, KernelDied)
         assert "'conda activate nope' ended with status 1" in error.what
         assert "EnvironmentNameNotFound: nope" in error.said
         assert "never" not in error.said
+        missing = failure_of(
+            add_kernel("remote", *hub.options, "--activate", f"{LOAD} cudnn; echo never")
+        )
+        assert "'module load cuda cudnn' ended with status 1" in missing.what
+        assert "cudnn" in missing.said
         began_s = time.monotonic()
         name = add_kernel(
             "remote", *hub.options, "--activate", "echo hm; sleep 777", "--launch-timeout", "6"
         )
         hung = failure_of(name)
-        assert time.monotonic() - began_s < 15
+        assert time.monotonic() - began_s < 30
         assert isinstance(hung, LaunchTimeout)
         assert "'sleep 777' did not end within" in hung.what
         assert "hm" in hung.said
@@ -148,7 +157,7 @@ def test_a_kernel_behind_a_wrapper_is_interrupted_restarted_and_shut_down(
                 assert kernel.run("import os; os.environ['WRAPPED']").result == "'yes'"
                 interrupt(kernel)
                 kernel.manager.restart_kernel()
-                kernel.client.wait_for_ready(timeout=60)
+                await_ready(kernel.client)
         eventually(
             lambda: not lab.remote.processes(user=account, containing="ipykernel"), "no kernel"
         )
@@ -159,7 +168,7 @@ def interrupt(kernel: Running) -> None:
     kernel.client.execute("import time; print('sleeping', flush=True); time.sleep(60)")
     await_text(kernel.client, "sleeping")
     kernel.manager.interrupt_kernel()
-    reply = kernel.client.get_shell_msg(timeout=20)
+    reply = kernel.client.get_shell_msg(timeout=60)
     assert reply["content"]["ename"] == "KeyboardInterrupt"
 
 
