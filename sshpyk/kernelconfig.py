@@ -261,6 +261,15 @@ class RemoteKernel:
         return f"{(self.remote_python_prefix or '').rstrip('/')}/bin/python"
 
     @property
+    def found_at_launch(self) -> bool:
+        """Whether the interpreter is the one that ``activate`` leads to, known only behind it.
+
+        The agent decides by the same rule (``agent/service.py``).
+        """
+        bare = "/" not in self.python and self.remote_kernel_name in ("python3", "python")
+        return bool(self.activate) and bare
+
+    @property
     def kernel_env(self) -> dict[str, str]:
         """The variables that this config (not the kernelspec's ``env``) sets for the kernel."""
         home = self.remote_kernel_pythonhome

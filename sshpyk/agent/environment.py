@@ -133,13 +133,11 @@ class Activation:
         with contextlib.suppress(OSError):  # a disk that is read-only by now
             os.unlink(self._script)
 
-    def failure(self, status: str, said: str) -> SshpykError | None:
-        """Return why there is no kernel, if that is not the kernel's own doing.
+    def failure(self, status: str, said: str) -> SshpykError:
+        """Return why there is no kernel; for one that ended before it was :attr:`over`.
 
         ``status`` in words, ``said`` is the log's tail.
         """
-        if self.over:
-            return None
         kind, *rest = self._noted() or ["profile"]
         culprit = "".join(rest).strip()
         if not culprit or culprit.startswith("eval "):  # a syntax error is all of it
@@ -155,6 +153,7 @@ class Activation:
             phase="preparing the kernel's environment",
             said=said or "(nothing was printed)",
             advice=_ADVICE[kind == "profile"][self.given_up],
+            code="KERNEL-ACTIVATION",
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -20,6 +21,7 @@ from sshpyk.wire.driver import LinkDriver
 from sshpyk.wire.rpc import Params, Rpc
 
 KEPT_LOGS = 50
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 log = logging.getLogger(__name__)
 
@@ -270,6 +272,7 @@ def _interpreter(path: str) -> str:
     raise RemoteShellFailed(
         f"no interpreter at {python}",
         phase="starting the kernel",
+        code="HOST-NO-INTERPRETER",
         advice="name another one: sshpyk edit --kernel-name … --remote-python PATH",
     )
 
@@ -279,7 +282,9 @@ def _on_path(name: str) -> str:
         candidate = os.path.join(folder, name)
         if os.access(candidate, os.X_OK):
             return candidate
-    raise RemoteShellFailed(f"no {name} on the host's PATH", phase="starting the kernel")
+    raise RemoteShellFailed(
+        f"no {name} on the host's PATH", phase="starting the kernel", code="HOST-NO-INTERPRETER"
+    )
 
 
 def _working_directory(params: Params) -> tuple[str, str]:
@@ -299,6 +304,7 @@ def _working_directory(params: Params) -> tuple[str, str]:
     raise KernelError(
         f"no folder {folder} for the kernel to work in",
         phase="starting the kernel",
+        code="KERNEL-NO-FOLDER",
         advice="create it on the host, or change it: sshpyk edit --kernel-name … --remote-cwd PATH",
     )
 
@@ -313,4 +319,5 @@ def _start_failure(error: BaseException, spec: RemoteKernelspec, setting: Settin
         phase="starting the kernel",
         said=f"kernelspec: {spec.resource_dir}\nargv: {argv}",
         advice=remedy,
+        code="HOST-DISK-FULL" if error.errno in _DISK_FULL else "KERNEL-NO-PROGRAM",
     )

@@ -84,15 +84,14 @@ class Account:
         pid, cwd, found, fds = json.loads(self.said.partition("SHOWN ")[2])
         assert (pid, cwd, fds) == (self.pid, str(self.home), 4)
         assert activation.over
-        assert activation.failure("status 1", "") is None
         assert found["PATH"].startswith("/lead:")
         assert not [name for name in found if name.startswith("sshpyk")]
         return dict(found)
 
     def failure(self, lines: str) -> SshpykError:
         activation = self.run(lines)
+        assert not activation.over, self.said
         error = activation.failure(f"status {self.status}", self.said)
-        assert error is not None, self.said
         assert "SHOWN" not in self.said
         return error
 
