@@ -24,6 +24,7 @@ _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 # Each verb: where its command is, and its line in `sshpyk --help`, which thus imports no verb.
 _VERBS = {
     "add": ("sshpyk.cli.add:add", "Add a kernel that runs on a host."),
+    "completion": ("sshpyk.cli.completion:completion", "Print the completion for your shell."),
     "delete": ("sshpyk.cli.delete:delete", "Delete an SSH kernel."),
     "doctor": (
         "sshpyk.cli.doctor:doctor",

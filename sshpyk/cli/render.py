@@ -12,6 +12,7 @@ import click
 
 from sshpyk.cli.results import (
     Added,
+    CompletionScript,
     Deleted,
     Diagnosis,
     Edited,
@@ -47,6 +48,11 @@ def render(result: object) -> None:
 def _added(result: Added) -> None:
     verb = "Replaced" if result.replaced else "Added"
     click.echo(f"{verb} kernel {result.name!r} ({result.display_name}): {result.path}")
+
+
+@render.register
+def _completion(result: CompletionScript) -> None:
+    click.echo(result.text)
 
 
 @render.register

@@ -10,6 +10,7 @@ from sshpyk.doctor.finding import Item, Mark
 
 __all__ = [
     "Added",
+    "CompletionScript",
     "Deleted",
     "Diagnosis",
     "Edited",
@@ -30,6 +31,13 @@ class Added:
     display_name: str
     path: Path
     replaced: bool
+
+
+@dataclass(frozen=True)
+class CompletionScript:
+    """``completion`` made these lines for a shell."""
+
+    text: str
 
 
 @dataclass(frozen=True)
