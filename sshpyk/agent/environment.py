@@ -241,7 +241,7 @@ sshpyk_is_function() {
 _CONDA = """
 sshpyk_conda() {{
     unset -f conda mamba
-    sshpyk_exe=$(command -v conda)
+    sshpyk_exe=$(command -v conda) || sshpyk_exe=
     sshpyk_root=${{sshpyk_exe%/*/*}}
     [ -n "$sshpyk_exe" ] || sshpyk_root={found}
     if [ -r "$sshpyk_root/etc/profile.d/conda.sh" ]; then

@@ -175,6 +175,8 @@ class Kernels:
         away_s = self._host.outage.duration_s
         phase = self._host.phase
         advice = "raise launch_timeout: sshpyk edit --kernel-name … --launch-timeout SECONDS"
+        if request.activate:
+            advice = f"--activate may wait for something that never comes; or {advice}"
         if away_s is None and self._host.is_connecting:
             advice = f"{silence_advice(self._host.target)}; or {advice}"
         if away_s is not None:

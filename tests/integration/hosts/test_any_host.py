@@ -94,7 +94,6 @@ def test_no_procps_no_forwarding_no_terminal_and_one_session(
 # Forced commands
 
 WRAPPERS = {
-    "sh": 'exec sh -c "$SSH_ORIGINAL_COMMAND"',
     "login shell": '"$SHELL" -lc "$SSH_ORIGINAL_COMMAND"',
     "eval": "echo audited: $SSH_CLIENT; eval $SSH_ORIGINAL_COMMAND",
 }
