@@ -44,7 +44,7 @@ RENAMED = {
 }
 # Keys of 1.x that have lost their purpose: kept in the file, no reason to warn.
 _OBSOLETE = (
-    *("existing", "persistent", "persistent_file", "independent_local_processes"),
+    *("existing", "persistent_file", "independent_local_processes"),
     *("raise_on_ssh_config_error", "remote_pythonhome", "ssh_verbose"),
 )
 _MAX_SHOWN = 500
@@ -238,6 +238,7 @@ class RemoteKernel:
     env: Mapping[str, str] = field(default_factory=dict, hash=False)
     pass_env: tuple[str, ...] = ()
     remote_command: str | None = None
+    persistent: bool = False
     sshd: str | None = None
     remote_sshfs: str | None = None
     ssh_host_alias_local_on_remote: str | None = None
@@ -346,6 +347,7 @@ _RULES: dict[str, Callable[[str, object], Any]] = {
     "env": _environment,
     "pass_env": _patterns,
     "remote_command": _words,
+    "persistent": _flag,
     "sshd": _local_path,
     "remote_sshfs": _host_path,
     "ssh_host_alias_local_on_remote": _program_path,

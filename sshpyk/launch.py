@@ -77,6 +77,7 @@ def launch_record(
             **_folder(remote, caller),
             **({"activate": remote.activate} if remote.activate else {}),
             **({"wrapper": list(remote.wrapper)} if remote.wrapper else {}),
+            **({"persistent": True} if remote.persistent else {}),
             **({"iopub_limits": iopub_limits} if iopub_limits else {}),
         },
     }

@@ -127,7 +127,9 @@ class KernelProcess:
             folder = os.path.dirname(os.path.abspath(python)) if os.sep in python else ""
             argv = self.activation.prepare(KernelCommand(argv, cwd, folder, {**fixed, **env}))
         with open(
-            os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb"
+            # It appends: the agent cuts a log that has grown.
+            os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600),
+            "ab",
         ) as log:
             self._process = subprocess.Popen(
                 argv,

@@ -116,6 +116,11 @@ def kernel_flags(function: _Function) -> _Function:
     )
     function = mounts(function)
     function = variables(passed(function))
+    function = click.option(
+        "--persistent/--no-persistent",
+        default=None,
+        help="Keep the kernel when Jupyter is killed: `sshpyk attach` finds it again.",
+    )(function)
     for flag, kind, text in reversed(_CONFIG_FLAGS):
         offer = hosts if flag == "--ssh-host-alias" else None
         function = click.option(flag, type=kind, help=text, shell_complete=offer)(function)
