@@ -88,7 +88,7 @@ class _Add:
         usable = [row for row in rows if row.offer.state is not State.UNUSABLE]
         if not usable:
             what = "nothing was found that could be a kernel"
-            problem = KernelError(what, host=choices.host, code="HOST-NO-KERNELS")
+            problem = KernelError(what, host=choices.host, code="KERNELSPEC-NOT-FOUND")
             return replace(seen, problem=problem)
         if choices.flags.dry_run:
             return seen

@@ -64,7 +64,7 @@ class Host:
                 host=self._target.host,
                 phase="looking for kernels",
                 advice="name one that is elsewhere: --remote-python PATH",
-                code="HOST-NO-PYTHON",
+                code="HOST-NO-INTERPRETER",
             )
         return found
 

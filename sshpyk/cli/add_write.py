@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -64,7 +65,7 @@ class Writer:
             what,
             host=self._choices.host,
             advice=f"give --install-ipykernel, or on the host: {command}",
-            code="HOST-NO-IPYKERNEL",
+            code="KERNEL-NO-IPYKERNEL",
         )
         if offer.managed and not self._flags.install_ipykernel:
             missing.advice = f"it is the system's own; make one of yours: {_OWN_ENVIRONMENT}"
@@ -95,7 +96,7 @@ class Writer:
         try:
             for plan in plans:
                 plan.write()
-            with _telling(len(plans)) as tell:
+            with _ended_as_by_ctrl_c(), _telling(len(plans)) as tell:
                 for proof in prove([plan.name for plan in plans], tell):
                     proofs[proof.name] = proof
         finally:
@@ -109,6 +110,23 @@ class Writer:
         if not self._flags.keep:
             plan.undo()
         return FailedKernel(plan.name, plan.display_name, error, kept=self._flags.keep)
+
+
+@contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """Let the end of the terminal, or a SIGTERM, undo as much as a Ctrl+C does."""
+
+    def interrupt(*_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    before = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGHUP, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -98,6 +98,6 @@ async def _compute(client: Any, timeout_s: float) -> None:
             reply = await client.get_shell_msg(timeout=left_s)
         except queue.Empty as error:
             what = f"no answer to 1+1 within {timeout_s:g} s"
-            raise KernelError(what, phase=_PHASE, code="KERNEL-NO-ANSWER") from error
+            raise KernelError(what, phase=_PHASE, code="LAUNCH-TIMEOUT") from error
         if reply["parent_header"].get("msg_id") == request:
             return

@@ -101,6 +101,7 @@ def _listing(result: Listing) -> None:
 
 
 def _verdict(result: Diagnosis) -> Iterator[str]:
+
     cause = result.cause
     if cause is None:
         advice = any(item.mark is Mark.ADVICE for item in result.items)

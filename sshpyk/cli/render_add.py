@@ -11,9 +11,9 @@ import click
 
 from sshpyk.cli.offers_table import as_records, print_table
 from sshpyk.cli.results import Added, AddedKernel, FailedKernel
-from sshpyk.errors import error_from_record
+from sshpyk.errors import KernelDied, error_from_record
 
-_SAID_LINES = 6  # of what a kernel said that does not run: its last words are the reason
+_SAID_LINES = 6  # of a kernel that ended: the end of its traceback is the reason
 
 
 def show_added(result: Added) -> None:
@@ -47,9 +47,10 @@ def _show(result: Added) -> None:
 
 def _told(failure: FailedKernel) -> str:
     """Return why a kernel was not added; the host stands in its name already."""
-    record = failure.error.to_record()
-    last = "\n".join(record["said"].splitlines()[-_SAID_LINES:])
-    error = error_from_record({**record, "host": "", "said": last})
+    record = {**failure.error.to_record(), "host": ""}
+    if isinstance(failure.error, KernelDied):
+        record["said"] = "\n".join(record["said"].splitlines()[-_SAID_LINES:])
+    error = error_from_record(record)
     fate = "does not pass its check and is kept" if failure.kept else "is not added"
     return f"{failure.display_name} {fate}: {error}"
 

@@ -251,6 +251,12 @@ _KERNEL = {
         "the kernel ended with … before it was ready",
         "its command on the host was: …",
     ),
+    "HOST-PIP-FAILED": Entry(
+        "pip's own last words follow",
+        "ipykernel could not be installed",
+        "make an environment of your own on …: python3 -m venv ~/venv",
+        "unit/discovery/test_install.py::test_refusal_of_a_managed_python_is_in_pips_words",
+    ),
     "KERNEL-IN-USE": Entry(
         "another laptop, or another link of this one, carries the kernel",
         "kernel … is in use by …",
