@@ -249,7 +249,8 @@ _KERNEL = {
     "KERNEL-ACTIVATION": Entry(
         "a command of --activate, or a startup file of the login shell before it, failed or hangs",
         "--activate: …",
-        "try the lines on the host, in a login shell; …; where a command may fail, write: COMMAND || true",
+        "try the lines on the host, in a login shell; …; "
+        "where a command may fail, write: COMMAND || true",
         "integration/hosts/test_activation.py::test_an_activation_that_fails_says_what_failed_and_why",
     ),
     "KERNEL-DIED": Entry(
