@@ -247,8 +247,11 @@ _KERNEL = {
         "create it on the host, or change it: sshpyk edit --kernel-name … --remote-cwd PATH",
     ),
     "KERNEL-ACTIVATION": Entry(
-        "the words of --activate, or a start-up file before them, failed or hang; their stderr follows",
-        test="integration/hosts/test_activation.py::test_an_activation_that_fails_says_what_failed_and_why",
+        "a command of --activate, or a startup file of the login shell before it, failed or hangs",
+        "--activate: …",
+        "try the lines on the host, in a login shell; …; "
+        "where a command may fail, write: COMMAND || true",
+        "integration/hosts/test_activation.py::test_an_activation_that_fails_says_what_failed_and_why",
     ),
     "KERNEL-DIED": Entry(
         "its own last words follow",
