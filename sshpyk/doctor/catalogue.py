@@ -246,6 +246,10 @@ _KERNEL = {
         "no folder … for the kernel to work in",
         "create it on the host, or change it: sshpyk edit --kernel-name … --remote-cwd PATH",
     ),
+    "KERNEL-ACTIVATION": Entry(
+        "the words of --activate, or a start-up file before them, failed or hang; their stderr follows",
+        test="integration/hosts/test_activation.py::test_an_activation_that_fails_says_what_failed_and_why",
+    ),
     "KERNEL-DIED": Entry(
         "its own last words follow",
         "the kernel ended with … before it was ready",

@@ -25,6 +25,7 @@ from sshpyk.doctor.mount_checks import mount_items
 from sshpyk.doctor.probe import HostAnswer, Question
 from sshpyk.doctor.ssh_checks import chain_items, client_item, connection_item, system_item
 from sshpyk.errors import AuthenticationFailed, InvalidInput, SshpykError
+from sshpyk.hub.scripts import HostScripts
 from sshpyk.kernelconfig import RemoteKernel
 from sshpyk.kernelspecs import BrokenKernelspec, LocalKernelspec
 from sshpyk.ssh.command import SshTarget, find_ssh
@@ -116,7 +117,7 @@ class HostExam:
         self.target = target
         self.questions = questions or [_USUAL]
         self.timeout_s = timeout_s
-        self.runner = ScriptRunner(timeout_s)
+        self.runner = HostScripts(timeout_s)
         self.chain: tuple[ResolvedHost, ...] = ()
         self.answer: HostAnswer | None = None
 
@@ -152,7 +153,7 @@ class HostExam:
             return
         for hop in self.chain[:-1]:
             try:
-                ask_hop(self.runner, self.target, hop)
+                ask_hop(ScriptRunner(self.timeout_s), self.target, hop)
             except SshpykError as error:
                 yield failure("Jump Host", hop.host, error)
                 return
