@@ -24,6 +24,7 @@ from sshpyk.hub.host import HostLink
 from sshpyk.hub.requests import HubKernel, LaunchRequest, Left, Taken, Ticket, owner
 
 SUBSCRIPTION_PATIENCE_S = 3.0  # a client needs 0.1 s or more to come back to its endpoints
+LATE_CLIENT_S = 15.0  # on a busy machine; its output waits, the rest goes on
 LEAVE_PATIENCE_S = 5.0  # for the agent's word that a kernel was left
 ENDPOINTS_LINGER_S = 6.0  # Jupyter's restarter looks every 3 s
 
@@ -256,8 +257,10 @@ class Kernels:
         self._kernels[kernel.kernel_id] = kernel
         self._host.keep_up(request.python)
         await kernel.endpoints.wait_resubscribed(SUBSCRIPTION_PATIENCE_S)
-        if not request.kernel_name:  # it was attached to: its first client may be still to come
-            kernel.endpoints.hold_for_client()
+        kernel.endpoints.hold_for_client()
+        if request.kernel_name:  # else it was attached to, and its first client may be hours away
+            loop = asyncio.get_running_loop()
+            loop.call_later(LATE_CLIENT_S, kernel.endpoints.end_hold)
         self._join(kernel)
         self._host.rpc.notify("welcomes", kernel_id=kernel.kernel_id)
         return kernel

@@ -363,8 +363,8 @@ async def test_only_the_latest_logs_are_kept(
             "2.log",
             "3.log",
             "4.log",
-            f"{KERNEL_ID}.json",
             f"{KERNEL_ID}.log",
+            f"{KERNEL_ID}.log.json",
         ]
 
 
