@@ -117,7 +117,7 @@ def test_kernel_is_launched_only_when_all_is_well(
 ) -> None:
     launched: list[str] = []
 
-    def launch(name: str, _timeout_s: float) -> Item:
+    def launch(name: str) -> Item:
         launched.append(name)
         return Item("Launch", "died", Mark.BROKEN, (), "KERNEL-DIED")
 
