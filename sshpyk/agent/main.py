@@ -14,6 +14,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import tempfile
 
 from sshpyk.agent.book import LEASE_S, Book, sweep
@@ -344,6 +345,7 @@ def run() -> None:
     folder = private_folder(AGENT_FOLDER)
     state = state_folder()
     _log_to(os.path.join(state, "agent.log"))
+    log.info("process %d on Python %s", os.getpid(), sys.version.split()[0])
     listener = Listener(folder)
     try:
         asyncio.run(_live(listener, Places(folder, os.path.join(state, "kernels"))))

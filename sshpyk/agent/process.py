@@ -12,6 +12,7 @@ import socket
 import subprocess
 from typing import Any, Callable, Mapping
 
+from sshpyk.agent.environment import PLAIN, Activation, KernelCommand, Setting, wrapped
 from sshpyk.agent.kernelspecs import RemoteKernelspec, command
 from sshpyk.agent.record import KernelRecord, started_at
 from sshpyk.wire.kernel_messages import UNKNOWN_STATUS
@@ -97,6 +98,7 @@ class KernelProcess:
         self.log_path = log_path
         self.killed_by_us = False  # SIGKILL was asked for
         self.folder = folder
+        self.activation: Activation | None = None
         self._process: subprocess.Popen[bytes] | AdoptedProcess | None = None
 
     @classmethod
@@ -111,11 +113,19 @@ class KernelProcess:
         if isinstance(self._process, AdoptedProcess) and self._process.poll() is None:
             self._process.watch(on_end)
 
-    def start(self, python: str, env: Mapping[str, str], cwd: str) -> None:
+    def start(
+        self, python: str, env: Mapping[str, str], cwd: str, setting: Setting = PLAIN
+    ) -> None:
         """Start the process in a session of its own. Raises OSError when there is no such program."""
         connection_file = os.path.join(self.folder, "connection.json")
         _write_private(connection_file, json.dumps(self.info))
-        argv = command(self.spec, python, connection_file)
+        argv = wrapped(setting.wrapper, command(self.spec, python, connection_file))
+        if setting.activate:
+            self.activation = Activation(setting.activate, self.folder, setting.patience_s)
+            # What the host's kernelspec takes from variables was taken before the lines ran.
+            fixed = {key: value for key, value in self.spec.env.items() if "$" not in value}
+            folder = os.path.dirname(os.path.abspath(python)) if os.sep in python else ""
+            argv = self.activation.prepare(KernelCommand(argv, cwd, folder, {**fixed, **env}))
         with open(
             # It appends: the agent cuts a log that has grown.
             os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600),
@@ -137,8 +147,9 @@ class KernelProcess:
         The interpreter's own folder leads PATH, so that ``!pip`` in a notebook is the kernel's pip.
         """
         merged = {key: value for key, value in os.environ.items() if key not in _NOT_INHERITED}
-        folder = os.path.dirname(os.path.abspath(python))
-        merged["PATH"] = folder + os.pathsep + merged.get("PATH", os.defpath)
+        if os.sep in python:  # else it is for the activation to bring
+            folder = os.path.dirname(os.path.abspath(python))
+            merged["PATH"] = folder + os.pathsep + merged.get("PATH", os.defpath)
         for key, value in self.spec.env.items():
             merged[key] = os.path.expandvars(value)
         merged.update(env)
@@ -158,6 +169,12 @@ class KernelProcess:
         if self.poll() is None:
             self.killed_by_us = self.killed_by_us or number == signal.SIGKILL
             self._signal_group(number)
+
+    def give_up_activation(self) -> None:
+        """Kill what is to become the kernel, if it has not yet: its time is over."""
+        if self.activation is not None and not self.activation.over and self.poll() is None:
+            self.activation.given_up = True
+            self._signal_group(signal.SIGKILL)
 
     def end_children(self) -> None:
         """Kill what the kernel left running in its process group. Call right after its death."""

@@ -6,9 +6,13 @@ from typing import Any
 import pytest
 
 from sshpyk.errors import InvalidInput
-from sshpyk.kernelconfig import RemoteKernel
-from sshpyk.launch import launch_record
+from sshpyk.kernelconfig import Mount, RemoteKernel
+from sshpyk.launch import Caller, folders_on_host, launch_record, passed_on
 from sshpyk.standin import Request
+
+
+def caller(env: dict[str, str] | None = None, **more: Any) -> Caller:
+    return Caller(**{"env": env or {}, "surroundings": {}, "folder": "/n", **more})
 
 
 @pytest.fixture
@@ -27,7 +31,7 @@ def config(tmp_path: Path) -> dict[str, Any]:
 
 
 def test_everything_that_was_configured_is_in_the_record(config: dict[str, Any]):
-    record = launch_record(RemoteKernel.from_config(config), "/run/c.json", {"A": "1"})
+    record = launch_record(RemoteKernel.from_config(config), "/run/c.json", caller({"A": "1"}))
     assert record == {
         "target": {"host": "me@gpu1:2222", "ssh": config["ssh"], "ssh_config": None},
         "shutdown_timeout_s": 4.0,
@@ -43,7 +47,7 @@ def test_everything_that_was_configured_is_in_the_record(config: dict[str, Any])
 
 
 def test_the_stand_in_reads_the_record(config: dict[str, Any]):
-    record = launch_record(RemoteKernel.from_config(config), "/run/c.json", {})
+    record = launch_record(RemoteKernel.from_config(config), "/run/c.json", caller())
     request = Request(record)
     assert request.target == RemoteKernel.from_config(config).target()
     assert request.launch == record["launch"]
@@ -52,29 +56,98 @@ def test_the_stand_in_reads_the_record(config: dict[str, Any]):
 def test_the_config_overrides_the_callers_environment(config: dict[str, Any]):
     config["remote_kernel_pythonhome"] = "/opt/python"
     env = {"PYTHONHOME": "/usr", "A": "1"}
-    record = launch_record(RemoteKernel.from_config(config), "/run/c.json", env)
+    record = launch_record(RemoteKernel.from_config(config), "/run/c.json", caller(env))
     assert record["launch"]["env"] == {"PYTHONHOME": "/opt/python", "A": "1"}
 
 
 def test_no_folder_is_the_hosts_business(config: dict[str, Any]):
     del config["remote_cwd"]
-    record = launch_record(RemoteKernel.from_config(config), "/run/c.json", {})
+    record = launch_record(RemoteKernel.from_config(config), "/run/c.json", caller())
     assert record["launch"]["cwd"] == ""
 
 
 def test_mounts_are_refused_in_words(config: dict[str, Any]):
     config["mount_local_on_remote"] = ["~/data:~/data"]
     with pytest.raises(InvalidInput, match="not supported yet") as caught:
-        launch_record(RemoteKernel.from_config(config), "/run/c.json", {})
+        launch_record(RemoteKernel.from_config(config), "/run/c.json", caller())
     assert caught.value.host == "me@gpu1:2222"
 
 
 def test_mounts_that_are_switched_off_are_no_obstacle(config: dict[str, Any]):
     config.update(mount_local_on_remote=["~/data:~/data"], sshfs_enabled=False)
-    launch_record(RemoteKernel.from_config(config), "/run/c.json", {})
+    launch_record(RemoteKernel.from_config(config), "/run/c.json", caller())
 
 
 def test_an_ssh_that_is_not_there_is_refused(config: dict[str, Any]):
     config["ssh"] = "/no/such/ssh"
     with pytest.raises(InvalidInput, match="no executable ssh client"):
-        launch_record(RemoteKernel.from_config(config), "/run/c.json", {})
+        launch_record(RemoteKernel.from_config(config), "/run/c.json", caller())
+
+
+def launch_of(config: dict[str, Any], by: Caller) -> dict[str, Any]:
+    launch: dict[str, Any] = launch_record(RemoteKernel.from_config(config), "/c.json", by)[
+        "launch"
+    ]
+    return launch
+
+
+def test_variables_are_passed_set_by_the_caller_and_configured_in_that_order(
+    config: dict[str, Any],
+):
+    config.update(env={"C": "config"}, pass_env=["A", "B", "C", "NOT_SET"])
+    surroundings = {"A": "passed", "B": "passed", "C": "passed", "D": "passed"}
+    launch = launch_of(config, caller({"B": "caller", "C": "caller"}, surroundings=surroundings))
+    assert launch["env"] == {"A": "passed", "B": "caller", "C": "config"}
+
+
+@pytest.mark.parametrize(
+    ("patterns", "found"),
+    [
+        (["AWS_*"], {"AWS_KEY", "AWS_ID"}),
+        (["AWS_K??"], {"AWS_KEY"}),
+        (["aws_*"], set()),
+        (["P*", "H*"], {"PROJECT"}),
+        (["PATH"], {"PATH"}),
+        ([], set()),
+    ],
+)
+def test_names_and_patterns_choose_variables(patterns: list[str], found: set[str]):
+    names = ("AWS_KEY", "AWS_ID", "PROJECT", "PATH", "HOME", "PYTHONPATH")
+    assert set(passed_on(patterns, dict.fromkeys(names, "x"))) == found
+
+
+def test_activation_and_wrapper_are_in_the_record(config: dict[str, Any]):
+    config.update(activate="module load cuda\nconda activate x", remote_command="nice -n 5 'a b'")
+    launch = launch_of(config, caller())
+    assert launch["activate"] == "module load cuda\nconda activate x"
+    assert launch["wrapper"] == ["nice", "-n", "5", "a b"]
+
+
+def test_the_notebooks_folder_is_looked_for_below_home_and_as_it_is(
+    config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HOME", "/home/me")
+    config["remote_cwd"] = "{notebook_dir}/run"
+    launch = launch_of(config, caller(folder="/home/me/a b"))
+    assert (launch["cwd"], launch["folders"]) == ("", ["~/a b/run", "/home/me/a b/run"])
+
+
+MOUNTS = (Mount("~/code", "/remote/code"), Mount("~/code/big", "~/big"), Mount("/data", "/mnt"))
+
+
+@pytest.mark.parametrize(
+    ("folder", "found"),
+    [
+        ("/home/me", ["~", "/home/me"]),
+        ("/home/me/x/y", ["~/x/y", "/home/me/x/y"]),
+        ("/home/me/code", ["/remote/code"]),
+        ("/home/me/code/x", ["/remote/code/x"]),
+        ("/home/me/code/big/x", ["~/big/x"]),
+        ("/home/me/codes", ["~/codes", "/home/me/codes"]),
+        ("/data/x", ["/mnt/x"]),
+        ("/home/menace", ["/home/menace"]),
+        ("/", ["/"]),
+    ],
+)
+def test_a_folder_is_mapped_through_the_innermost_mount_or_home(folder: str, found: list[str]):
+    assert folders_on_host(folder, MOUNTS, "/home/me") == found
