@@ -337,6 +337,12 @@ _MACHINE = {
         "see what this machine lacks: sshpyk doctor",
         "unit/hub/test_client.py::test_a_hub_that_never_listens_is_an_error",
     ),
+    "TUNNEL-FAILED": Entry(
+        "the address is taken, or nobody listens where the tunnel leads to",
+        "… is taken by …",
+        "end that first, name another local port, or 0 for a free one",
+        "unit/servers/test_tunnels.py::test_the_port_is_kept_by_name_or_another_is_taken",
+    ),
 }
 
 SECTIONS = {

@@ -31,7 +31,7 @@ def digest(size_bytes: int) -> str:
 
 def serve(connection: socket.socket) -> None:
     with connection, connection.makefile("rwb") as stream:
-        word, *numbers = stream.readline().split()
+        word, *numbers = stream.readline().split() or [b"echo"]
         if word == b"send":
             for number in range(int(numbers[0]) // MB):
                 stream.write(block(number))
