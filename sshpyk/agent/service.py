@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from sshpyk.agent.book import Book
 from sshpyk.agent.custody import Custody, label
 from sshpyk.agent.environment import Setting
+from sshpyk.agent.forward import Forwards
 from sshpyk.agent.kernel import Kernel, KernelState
 from sshpyk.agent.kernelspecs import RemoteKernelspec, find_kernelspec
 from sshpyk.agent.logs import KernelLogs
@@ -48,9 +49,11 @@ class Service:
         self._logs = logs = KernelLogs(places.logs)
         book.on_ended = lambda kernel: logs.end(kernel.kernel_id, kernel.status)
         self._starting: set[str] = set()  # asked for, and not stopped since
+        self.forwards = Forwards(driver, lambda op, **params: self.rpc.call(op, **params))
         self.rpc = Rpc(
             driver,
             {
+                **self.forwards.operations,
                 "start": self._start,
                 "interrupt": self._interrupt,
                 "signal": self._signal,

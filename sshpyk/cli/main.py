@@ -27,6 +27,7 @@ _VERBS = {
         "sshpyk.cli.add:add",
         "Add kernels that run on a host: find them there, choose, check.",
     ),
+    "close": ("sshpyk.cli.close:close", "Close a tunnel, and what goes through it."),
     "completion": ("sshpyk.cli.completion:completion", "Print the completion for your shell."),
     "delete": ("sshpyk.cli.delete:delete", "Delete an SSH kernel."),
     "doctor": (
@@ -40,11 +41,16 @@ _VERBS = {
     "logs": ("sshpyk.cli.logs:logs", "Show what a kernel wrote to its stdout and stderr."),
     "stop": ("sshpyk.cli.stop:stop", "End kernels on a host, whoever carries them."),
     "ps": ("sshpyk.cli.ps:ps", "Show links to hosts, and the kernels behind them."),
+    "forward": (
+        "sshpyk.cli.forward:forward",
+        "Reach a port or unix socket of a host here, or one of ours there.",
+    ),
     "list": ("sshpyk.cli.list_:list_kernels", "List local and SSH kernels, and check the latter."),
     "login": (
         "sshpyk.cli.login:login",
         "Open the link to a host that asks for a password or a code.",
     ),
+    "tunnels": ("sshpyk.cli.tunnels:tunnels", "Show the tunnels that are open."),
 }
 
 

@@ -21,8 +21,9 @@ killed, the stand-in starts another and says ``{"op": "reattach", "request": …
 ``{"op": "status"}`` answers one record at once, ``{"op": "survey", "python": …}`` adds what the host
 says, ``{"op": "ask", "what": "gc", …}`` passes a question to the agent, ``leave`` and ``end`` do that to
 a kernel whose stand-in is another process, and ``{"op": "quit"}`` makes the hub leave. ``login`` is
-told in :mod:`.login`. ``{"op": "script", "script": …, "timeout_s": …}`` runs sh on the host over a link
-that is up, and answers what it said.
+told in :mod:`.login`; ``forward``, ``tunnels`` and ``close_tunnel`` in
+:mod:`sshpyk.servers.conversation`. ``{"op": "script", "script": …, "timeout_s": …}`` runs sh on the host
+over a link that is up, and answers what it said.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ from sshpyk.hub.kernels import Kernels
 from sshpyk.hub.linkstate import LinkState
 from sshpyk.hub.login import serve_login
 from sshpyk.hub.requests import HubKernel, LaunchRequest, Left, Outcome, Taken, Ticket, owner
+from sshpyk.servers.conversation import TUNNEL_OPERATIONS, serve_tunnels
+from sshpyk.servers.tunnels import Tunnels
 
 _Orders = asyncio.Future[dict[str, Any] | None]
 
@@ -59,6 +62,7 @@ class Server:
         self.quit = asyncio.Event()
         self._host = host
         self._kernels = kernels
+        self.tunnels = Tunnels(host)
         self._conversations: set[asyncio.Task[None]] = set()
         self.owners: set[_Conversation] = set()
         host.on_notice = self._notify
@@ -66,7 +70,7 @@ class Server:
     @property
     def busy(self) -> bool:
         """Whether anybody is connected or anything lives."""
-        return bool(self._conversations) or self._kernels.busy
+        return bool(self._conversations) or self._kernels.busy or self.tunnels.busy
 
     async def listen(self, path: str) -> asyncio.AbstractServer:
         """Begin to accept conversations."""
@@ -192,6 +196,7 @@ class _Conversation:
             "leave": self._leave,
             "end": self._end,
             "quit": self._quit,
+            **dict.fromkeys(TUNNEL_OPERATIONS, self._serve_tunnels),
         }
 
     async def run(self) -> None:
@@ -239,6 +244,9 @@ class _Conversation:
 
     async def _leave(self, record: dict[str, Any]) -> None:
         self._say(**self._server.leave(record["kernel_id"]))
+
+    async def _serve_tunnels(self, record: dict[str, Any]) -> None:
+        await serve_tunnels(self._server.tunnels, record, self._read_order, self._say)
 
     async def _quit(self, _record: dict[str, Any]) -> None:
         self._server.quit.set()

@@ -26,8 +26,10 @@ from sshpyk.link.pacing import FIRST_WINDOW_BYTES, PROGRESS_EVERY_BYTES, Pacing
 from sshpyk.link.stream import Message
 
 PING_IDLE_S = 10.0  # a quiet connection is asked this often
+PING_OVER_S = 2.0  # ... and while there are streams to forget
 PING_WAITING_S = 1.0  # ... and so soon while something is unacknowledged, or once after DATA
 STALL_S = 1.0  # nothing received for so long after a question: what comes then is a replay
+REPORT_WITHIN_S = 0.002
 SUSPECT_AFTER_S = 3.0  # nothing received for so long after a question: dial another one
 
 
@@ -59,6 +61,12 @@ class Resumed(NamedTuple):
     boot_id: str = ""
 
 
+class Acknowledged(NamedTuple):
+    """The peer's consumer has taken something of a stream that is watched."""
+
+    stream: int
+
+
 class PeerLeft(NamedTuple):
     """The peer has given the whole link up; nothing more will come for it."""
 
@@ -81,7 +89,7 @@ class Incompatible(NamedTuple):
     versions: tuple[int, ...]
 
 
-Event = Union[HelloReceived, Resumed, PeerLeft, Broken, Incompatible, Message]
+Event = Union[HelloReceived, Resumed, PeerLeft, Broken, Incompatible, Acknowledged, Message]
 
 
 class Connection:
@@ -99,6 +107,7 @@ class Connection:
         self._progress_bytes = 0
         self.last_received_s: float | None = None
         self._ping_sent_s: float | None = None
+        self._asked_s = 0.0
         self._catching_up = False
         self._ping_token = 0
         self._data_since_question = False  # a kernel that was printing may have more to say
@@ -254,8 +263,9 @@ class Connection:
             return message._replace(replayed=True)
         return message
 
-    def _on_ack(self, ack: frames.Ack, now_s: float) -> None:
-        self._attached_link().receive_ack(ack)
+    def _on_ack(self, ack: frames.Ack, now_s: float) -> Event | None:
+        watched = self._attached_link().receive_ack(ack)
+        return Acknowledged(ack.stream) if watched else None
 
     def _on_progress(self, progress: frames.Progress, now_s: float) -> None:
         if not self._pacing.reported(progress.received_bytes, now_s):
@@ -271,6 +281,7 @@ class Connection:
             self._catching_up = False
             if self._link is not None:
                 self._link.restart_known()  # our HELLO went before every question
+                self._link.answered()
 
     def _on_bye(self, bye: frames.Bye, now_s: float) -> Event:
         if self._link is None:
@@ -288,13 +299,17 @@ class Connection:
     @property
     def has_to_send(self) -> bool:
         """Whether something waits that should not: anything but mere acknowledgements."""
-        if self._control or self._progress_due or self._pong_due is not None:
+        if self._control or self._pong_due is not None:
             return True
         link = self._link if self.state is State.ATTACHED else None
         return link is not None and self._pacing.room_bytes > 0 and link.has_chunk
 
     @property
-    def _progress_due(self) -> bool:
+    def report_due(self) -> bool:
+        """Whether what arrived should be reported to the sender within :data:`REPORT_WITHIN_S`.
+
+        A report for each read would cost a fast line half of its time, at both ends and in both ssh.
+        """
         return self._received_bytes - self._progress_bytes >= PROGRESS_EVERY_BYTES
 
     def data_to_send(self, limit_bytes: int, now_s: float) -> list[bytes]:
@@ -311,7 +326,7 @@ class Connection:
         if self.state is not State.ATTACHED or link is None:
             return out
         out += [frames.encode_ack(ack) for ack in link.take_acks()]
-        if self._progress_due:
+        if self.report_due:
             self._progress_bytes = self._received_bytes
             out.append(frames.encode_progress(self._received_bytes))
         size = 0
@@ -342,7 +357,8 @@ class Connection:
             return now_s - max(self._ping_sent_s, self.last_received_s) > SUSPECT_AFTER_S
         hurry = self._link.unacknowledged or self._data_since_question
         patience_s = PING_WAITING_S if hurry else PING_IDLE_S
-        if now_s - self.last_received_s >= patience_s:
+        to_forget = self._link.remembers_over and now_s - self._asked_s >= PING_OVER_S
+        if to_forget or now_s - self.last_received_s >= patience_s:
             self._ask(now_s)
         return False
 
@@ -353,7 +369,9 @@ class Connection:
 
     def _ask(self, now_s: float) -> None:
         self._ping_token += 1
-        self._ping_sent_s = now_s
+        self._ping_sent_s = self._asked_s = now_s
+        if self._link is not None:
+            self._link.asked()
         self._data_since_question = False
         self._control.append(frames.encode_ping(self._ping_token))
 
