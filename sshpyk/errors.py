@@ -165,6 +165,8 @@ class LaunchTimeout(KernelError):
 class TunnelError(SshpykError):
     """A tunnel cannot be opened, or a connection through it leads nowhere."""
 
+    code = "TUNNEL-FAILED"
+
 
 class HubError(SshpykError):
     """The local hub process could not be started or went away."""
