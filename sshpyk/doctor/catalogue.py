@@ -337,20 +337,23 @@ _MACHINE = {
         "see what this machine lacks: sshpyk doctor",
         "unit/hub/test_client.py::test_a_hub_that_never_listens_is_an_error",
     ),
-    "TUNNEL-FAILED": Entry(
-        "the address is taken, or nobody listens where the tunnel leads to",
-        "… is taken by …",
-        "end that first, name another local port, or 0 for a free one",
-        "unit/servers/test_tunnels.py::test_the_port_is_kept_by_name_or_another_is_taken",
-    ),
 }
 
+_TUNNELS = {
+    "TUNNEL-FAILED": Entry(
+        "something else listens on that address, or nothing answers behind the other end",
+        "the host cannot listen on …",
+        "end that first, name another local port, or 0 for a free one",
+        "unit/servers/test_tunnels.py::test_a_tunnel_that_cannot_be_opened_leaves_nothing",
+    ),
+}
 SECTIONS = {
     "The ssh client and its config": _SSH_CLIENT,
     "The way to the host": _SSH_NETWORK,
     "Host keys and logins": _SSH_LOGIN,
     "The account and its Python": _HOST_SIDE,
     "The kernel and its mounts": _KERNEL,
+    "Tunnels": _TUNNELS,
     "This machine": _MACHINE,
 }
 ENTRIES = {code: entry for section in SECTIONS.values() for code, entry in section.items()}
