@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from . import openat2
 from .sftp import (
     OPEN_APPEND,
     OPEN_CREATE,
@@ -78,7 +79,7 @@ class OpenFile:
         status = os.fstat(self.fd)
         _check(wanted, status)
         if wanted.size is not None:
-            os.ftruncate(self.fd, wanted.size)
+            _set_size(self.fd, wanted.size)
         if wanted.permissions is not None:
             os.fchmod(self.fd, _mode(wanted.permissions, status))
         if wanted.times is not None:
@@ -127,7 +128,7 @@ class Folder:
         self.rights = rights
         self.root_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         names = {os.fsencode(os.path.abspath(path)), os.fsencode(os.path.realpath(path))}
-        self._walker = Walker(self.root_fd, names)
+        self._walker = Walker(self.root_fd, names, openat2=openat2.open_folder())
 
     def close(self) -> None:
         """Let go of the root."""
@@ -150,9 +151,10 @@ class Folder:
             self._may_write()
         mode = _NEW_FILE if wanted.permissions is None else wanted.permissions & _PERMISSIONS
         with self._place(path, follow=not flags & OPEN_EXCLUSIVE) as place:
-            # To open a device can do something to it: look first.
-            with contextlib.suppress(FileNotFoundError):
-                _require_regular(_status_at(place))
+            # To open a device can do something to it: look first, unless it must be new.
+            if not (flags & OPEN_CREATE and flags & OPEN_EXCLUSIVE):
+                with contextlib.suppress(FileNotFoundError):
+                    _require_regular(_status_at(place))
             fd = os.open(place.name, how | _CAREFULLY, mode, dir_fd=place.folder_fd)
         try:
             _require_regular(os.fstat(fd))
@@ -171,8 +173,8 @@ class Folder:
         """Change the attributes that ``wanted`` names."""
         self._may_write()
         with self._place(path, follow=follow) as place:
-            status = _status_at(place)
-            _check(wanted, status)
+            if wanted.owner is not None or wanted.permissions is not None:
+                _check(wanted, _status_at(place))
             if wanted.size is not None:
                 _truncate(place, wanted.size)
             if wanted.permissions is not None:
@@ -302,8 +304,6 @@ def _require_missing(place: Place) -> None:
 
 def _check(wanted: Attributes, status: os.stat_result) -> None:
     """Refuse, before anything is changed, what no client may have."""
-    if wanted.size is not None and wanted.size > LARGEST_OFFSET:
-        raise refusal(errno.EFBIG)
     if wanted.owner is not None and wanted.owner != (status.st_uid, status.st_gid):
         raise refusal(errno.EPERM)
     if wanted.permissions is None or stat.S_ISDIR(status.st_mode):
@@ -324,9 +324,15 @@ def _truncate(place: Place, size_bytes: int) -> None:
     fd = os.open(place.name, os.O_WRONLY | _CAREFULLY, dir_fd=place.folder_fd)
     try:
         _require_regular(os.fstat(fd))
-        os.ftruncate(fd, size_bytes)
+        _set_size(fd, size_bytes)
     finally:
         os.close(fd)
+
+
+def _set_size(fd: int, size_bytes: int) -> None:
+    if size_bytes > LARGEST_OFFSET:
+        raise refusal(errno.EFBIG)
+    os.ftruncate(fd, size_bytes)
 
 
 def _change_mode(place: Place, permissions: int) -> None:

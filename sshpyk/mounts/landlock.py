@@ -15,7 +15,7 @@ import struct
 import sys
 
 # The same numbers on every architecture that came after it; these are the ones we know of.
-_MACHINES = {"x86_64", "aarch64", "arm64", "riscv64", "ppc64le", "s390x", "armv7l", "i686"}
+KNOWN_MACHINES = {"x86_64", "aarch64", "arm64", "riscv64", "ppc64le", "s390x"}
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _ASK_VERSION = 1
 _PATH_BENEATH = 1
@@ -39,9 +39,14 @@ _WRITE = (
 _FIRST_USEFUL_ABI = 2
 
 
+def machine() -> str:
+    """Return the architecture by which system calls are numbered."""
+    return platform.machine() if struct.calcsize("P") == 8 else f"{platform.machine()}, 32 bit"
+
+
 def abi() -> int:
     """Return the version of Landlock that this kernel offers; 0 where there is none."""
-    if sys.platform != "linux" or platform.machine() not in _MACHINES:
+    if sys.platform != "linux" or machine() not in KNOWN_MACHINES:
         return 0
     return max(_syscall(_CREATE_RULESET, None, 0, _ASK_VERSION), 0)
 

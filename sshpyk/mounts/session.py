@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import struct
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -28,6 +29,7 @@ from .sftp import (
     SftpProtocolError,
     Status,
     encode_attributes,
+    encode_attributes_packet,
     encode_status,
     encode_string,
     long_name,
@@ -44,6 +46,8 @@ _BUFFER_BYTES = 4 * (LARGEST_PACKET_BYTES + 4)
 _LISTING_BYTES = 64 * 1024
 _MOST_ENTRIES = 500
 _MASK_64 = (1 << 64) - 1
+
+_OK = struct.Struct(">IBIIII")  # a whole STATUS packet with two empty texts
 
 _STATUS_OF = {
     errno.ENOENT: Status.NO_SUCH_FILE,
@@ -359,11 +363,11 @@ def _packet(body: bytes) -> Buffers:
 
 
 def _ok(request_id: int) -> Buffers:
-    return [encode_status(request_id, Status.OK, b"")]
+    return [_OK.pack(_OK.size - 4, Reply.STATUS.value, request_id, 0, 0, 0)]
 
 
 def _attributes(request_id: int, status: os.stat_result) -> Buffers:
-    return _packet(_head(Reply.ATTRS, request_id) + encode_attributes(status))
+    return [encode_attributes_packet(request_id, status)]
 
 
 def _names(request_id: int, lines: list[bytes]) -> Buffers:

@@ -21,7 +21,9 @@ LARGEST_DATA_BYTES = LARGEST_PACKET_BYTES - 1024
 
 U32 = struct.Struct(">I")
 U64 = struct.Struct(">Q")
+_unpack_u32 = U32.unpack_from
 _ATTRIBUTES = struct.Struct(">IQIIIII")
+_ATTRIBUTES_PACKET = struct.Struct(">IBIIQIIIII")
 _STATUS_HEAD = struct.Struct(">IBIII")
 _LARGEST_U32 = (1 << 32) - 1
 
@@ -92,6 +94,9 @@ _HAS_EXTENDED = 0x80000000
 _HAS_ALL = _HAS_SIZE | _HAS_OWNER | _HAS_PERMISSIONS | _HAS_TIMES
 
 
+_ATTRS = int(Reply.ATTRS)  # an IntEnum is slow to pack
+
+
 class SftpProtocolError(Exception):
     """The client sent what is no SFTP: its fault, and the end of this server."""
 
@@ -124,25 +129,22 @@ class Fields:
 
     def u32(self) -> int:
         """Return the next 32-bit number."""
-        return self._number(U32)
+        number: int
+        try:
+            (number,) = _unpack_u32(self._packet, self._at)
+        except struct.error:
+            raise SftpProtocolError("a packet ends too early") from None
+        self._at += 4
+        return number
 
     def u64(self) -> int:
         """Return the next 64-bit number."""
-        return self._number(U64)
-
-    def _number(self, kind: struct.Struct) -> int:
-        try:
-            (number,) = kind.unpack_from(self._packet, self._at)
-        except struct.error:
-            raise SftpProtocolError("a packet ends too early") from None
-        self._at += kind.size
-        return int(number)
+        return self.u32() << 32 | self.u32()
 
     def view(self) -> memoryview:
         """Return the next string where it lies: good only until more is received."""
-        size_bytes = self.u32()
-        start = self._at
-        end = start + size_bytes
+        start = self._at + 4
+        end = start + self.u32()
         if end > len(self._packet):
             raise SftpProtocolError("a string is longer than its packet")
         self._at = end
@@ -171,17 +173,24 @@ def encode_string(text: bytes) -> bytes:
     return U32.pack(len(text)) + text
 
 
+def _attribute_numbers(status: os.stat_result) -> tuple[int, ...]:
+    """Return what version 3 can say: seconds of 32 bits, no number of links."""
+    # By index the times are whole seconds.
+    accessed, modified = int(status[7]), int(status[8])
+    if not (0 <= accessed <= _LARGEST_U32 and 0 <= modified <= _LARGEST_U32):
+        accessed, modified = (min(max(second, 0), _LARGEST_U32) for second in (accessed, modified))
+    return _HAS_ALL, status[6], status[4], status[5], status[0], accessed, modified
+
+
 def encode_attributes(status: os.stat_result) -> bytes:
-    """Return what ``status`` says, as far as version 3 can: seconds of 32 bits, no number of links."""
-    return _ATTRIBUTES.pack(
-        _HAS_ALL,
-        max(status.st_size, 0),
-        status.st_uid & _LARGEST_U32,
-        status.st_gid & _LARGEST_U32,
-        status.st_mode & _LARGEST_U32,
-        min(max(int(status.st_atime), 0), _LARGEST_U32),
-        min(max(int(status.st_mtime), 0), _LARGEST_U32),
-    )
+    """Return attributes as a part of a packet."""
+    return _ATTRIBUTES.pack(*_attribute_numbers(status))
+
+
+def encode_attributes_packet(request_id: int, status: os.stat_result) -> bytes:
+    """Return a whole ATTRS packet."""
+    size_bytes = _ATTRIBUTES_PACKET.size - 4
+    return _ATTRIBUTES_PACKET.pack(size_bytes, _ATTRS, request_id, *_attribute_numbers(status))
 
 
 def encode_status(request_id: int, status: Status, text: bytes) -> bytes:

@@ -2,16 +2,19 @@
 
 Every step opens one component below the folder before it (``openat``) and refuses a symbolic link
 (``O_NOFOLLOW``), so whatever is swapped in between is either seen as what it is now or not entered.
-An absolute path is never given to the kernel. The client's own ``..`` are resolved in its text, where
-the root's parent is the root; a link's are resolved by walking, where they may not pass the root.
+An absolute path is never given to the kernel. Where Linux can walk like that in one call
+(:mod:`.openat2`), it does for what is several folders deep. The client's own ``..`` are resolved in its
+text, where the root's parent is the root; a link's by walking, where they may not pass the root.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
+
+OpenFolder = Callable[[int, bytes], int]  # a root and a path below it; see openat2
 
 _LONGEST_PATH_BYTES = 4096
 _MOST_LINKS = 40  # as Linux has it
@@ -41,6 +44,15 @@ def components(path: bytes) -> list[bytes]:
         elif name not in (b"", _SELF):
             names.append(name)
     return names
+
+
+def normalised(path: bytes) -> bytes:
+    """Return ``path`` from the root, without slashes around it and with nothing to resolve."""
+    if b"/." in path or b"//" in path or b"\0" in path or len(path) > _LONGEST_PATH_BYTES:
+        return b"/".join(components(path))
+    if path.startswith(b"."):
+        return b"/".join(components(path))
+    return path.strip(b"/")
 
 
 class Place:
@@ -74,19 +86,24 @@ class Place:
 class Walker:
     """Finds places below one root. ``aliases`` are the root's absolute paths, for links that name it."""
 
-    def __init__(self, root_fd: int, aliases: Iterable[bytes]) -> None:
+    def __init__(
+        self, root_fd: int, aliases: Iterable[bytes], *, openat2: OpenFolder | None = None
+    ) -> None:
         self._root_fd = root_fd
+        self._openat2 = openat2
         self._aliases = [[name for name in alias.split(b"/") if name] for alias in aliases]
 
     def place(self, path: bytes) -> Place:
         """Return where ``path`` is; no link on the way is followed."""
-        names = components(path)
-        if not names:
-            return Place(self._root_fd, _SELF, owned=False)
+        folder, _, name = normalised(path).rpartition(b"/")
+        if not folder:
+            return Place(self._root_fd, name or _SELF, owned=False)
+        if self._openat2 is not None and b"/" in folder:
+            return Place(self._openat2(self._root_fd, folder), name, owned=True)
         fd = self._root_fd
-        for name in names[:-1]:
-            fd = self._enter(fd, name)
-        return Place(fd, names[-1], owned=fd != self._root_fd)
+        for step in folder.split(b"/"):
+            fd = self._enter(fd, step)
+        return Place(fd, name, owned=True)
 
     def place_following(self, path: bytes, *, last: bool) -> Place:
         """Return where ``path`` is once the links on the way are followed, and the ``last`` if asked.

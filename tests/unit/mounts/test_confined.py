@@ -237,6 +237,26 @@ class TestLinksThatWereThere:
         client.extended(b"lsetstat@openssh.com", strings(b"link") + times(1, 1))
         assert (root / "link").lstat().st_mtime == 1
 
+    @pytest.mark.parametrize("stepwise", [False, True], ids=["in one call", "step by step"])
+    def test_a_link_several_folders_deep_leads_nowhere(
+        self,
+        root: Path,
+        outside: Path,
+        stepwise: bool,
+        serve: Serve,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        if stepwise:
+            monkeypatch.setattr("sshpyk.mounts.openat2.open_folder", lambda: None)
+        (root / "a" / "b" / "c").mkdir(parents=True)
+        (root / "a" / "b" / "c" / "relative").symlink_to("../../../../outside")
+        (root / "a" / "b" / "c" / "absolute").symlink_to(outside)
+        client = serve()
+        client.write(b"a/b/c/file", b"inside")
+        assert client.read(b"/a//b/./c/../c/file") == b"inside"
+        for name in (b"relative", b"absolute"):
+            assert_all_refused(client, b"a/b/c/" + name)
+
     def test_links_are_shown_as_links(self, client: Client, root: Path, outside: Path) -> None:
         (root / "link").symlink_to(outside / "secret")
         assert stat.S_ISLNK(client.mode(b"link"))
@@ -362,27 +382,42 @@ class TestFollowing:
         assert not (root / "new").exists()
 
 
+WALKS = pytest.mark.parametrize(
+    ("follow", "stepwise"),
+    [(False, False), (False, True), (True, True)],
+    ids=["in one call", "step by step", "followed"],
+)
+
+
 class TestRaces:
     """Something inside is exchanged with a link to the outside, again and again, while we look."""
 
-    @EVERY_WAY
+    @WALKS
     def test_a_folder_swapped_for_a_link_is_never_entered(
-        self, serve: Serve, root: Path, outside: Path, follow: bool
+        self,
+        root: Path,
+        outside: Path,
+        follow: bool,
+        stepwise: bool,
+        serve: Serve,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        if stepwise:
+            monkeypatch.setattr("sshpyk.mounts.openat2.open_folder", lambda: None)
         client = serve(follow_symlinks=follow)
-        (root / "door").mkdir()
-        (root / "door" / "secret").write_bytes(b"harmless")
-        (root / "spare").symlink_to(outside)
-        (root / "mine").write_bytes(b"mine")
+        deep = root / "deep"
+        (deep / "door").mkdir(parents=True)
+        (deep / "door" / "secret").write_bytes(b"harmless")
+        (deep / "spare").symlink_to(outside)
         seen = set()
-        with swapping(root / "door", root / "spare", root / "third"):
+        with swapping(deep / "door", deep / "spare", deep / "third"):
             deadline_s = time.monotonic() + 1.5
             while time.monotonic() < deadline_s:
-                seen.add(outcome(lambda: client.read(b"door/secret")))
-                outcome(lambda: client.write(b"door/new", b"x"))
-                outcome(lambda: client.names(b"door"))
-                outcome(lambda: client.setstat(b"door/secret", permissions(0o600)))
-                outcome(lambda: client.remove(b"door/new"))
+                seen.add(outcome(lambda: client.read(b"deep/door/secret")))
+                outcome(lambda: client.write(b"deep/door/new", b"x"))
+                outcome(lambda: client.names(b"deep/door"))
+                outcome(lambda: client.setstat(b"deep/door/secret", permissions(0o600)))
+                outcome(lambda: client.remove(b"deep/door/new"))
         assert SECRET not in seen
         assert b"harmless" in seen  # else nothing was tried
 
@@ -400,7 +435,7 @@ class TestRaces:
                 seen.add(outcome(lambda: client.read(b"door")))
                 outcome(lambda: client.setstat(b"door", permissions(0o644)))
                 outcome(lambda: client.setstat(b"door", size(8)))
-                outcome(lambda: client.open(b"door", OPEN_WRITE) and None)
+                outcome(lambda: client.close_handle(client.open(b"door", OPEN_WRITE)))
         assert SECRET not in seen
         assert b"harmless" in seen
 
