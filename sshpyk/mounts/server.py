@@ -34,11 +34,58 @@ _PIPE_BYTES = 1024 * 1024
 _LAST_WORDS_S = 5.0
 
 
-class Outgoing:
-    """Replies on their way to the client, over a descriptor that does not block."""
+class Pipes:
+    """The client's two ends, which may be one socket: read with waiting, written without."""
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    def __init__(self, read_fd: int, write_fd: int) -> None:
+        self._read_fd = read_fd
+        self._write_fd = write_fd
+        os.set_blocking(write_fd, False)
+        # Of a socket, reading does not block now either; to ask first is cheaper than to be told.
+        self._asks_first = not os.get_blocking(read_fd)
+        self._input = _poll({read_fd: select.POLLIN})
+        self._output = _poll({write_fd: select.POLLOUT})
+        both = {read_fd: select.POLLIN}
+        both[write_fd] = both.get(write_fd, 0) | select.POLLOUT
+        self._both = _poll(both)
+
+    def read(self, session: Session) -> bool:
+        """Read what there is, waiting for the first byte; tell whether the client is still there."""
+        if self._asks_first:
+            self._input.poll()
+        size_bytes = os.readv(self._read_fd, [session.space()])
+        session.received(size_bytes)
+        return size_bytes > 0
+
+    def write(self, buffers: list[bytes | memoryview]) -> int:
+        """Return how many bytes went out without waiting."""
+        try:
+            return os.writev(self._write_fd, buffers)
+        except BlockingIOError:
+            return 0
+
+    def wait_to_write(self, timeout_s: float | None = None) -> bool:
+        """Wait until something can be written, or the client is gone; False when it takes too long."""
+        return bool(self._output.poll(None if timeout_s is None else timeout_s * 1000))
+
+    def wait_for_either(self) -> bool:
+        """Wait until something can be written or read; tell whether it is to read."""
+        events = dict(self._both.poll())
+        return bool(events.get(self._read_fd, 0) & (select.POLLIN | select.POLLHUP))
+
+
+def _poll(wanted: dict[int, int]) -> select.poll:
+    waiting = select.poll()
+    for fd, events in wanted.items():
+        waiting.register(fd, events)
+    return waiting
+
+
+class Outgoing:
+    """Replies on their way to the client."""
+
+    def __init__(self, pipes: Pipes) -> None:
+        self._pipes = pipes
         self._buffers: list[bytes | memoryview] = []
         self._size_bytes = 0
 
@@ -61,12 +108,14 @@ class Outgoing:
     def flush(self) -> None:
         """Write what goes without waiting."""
         while self._buffers:
-            try:
-                written = os.writev(self._fd, self._buffers[:_MOST_BUFFERS])
-            except BlockingIOError:
-                return
+            written = self._pipes.write(self._buffers[:_MOST_BUFFERS])
             self._size_bytes -= written
-            self._drop(written)
+            if not self._size_bytes:
+                self._buffers.clear()
+            elif not written:
+                return
+            else:
+                self._drop(written)
 
     def _drop(self, written: int) -> None:
         done = 0
@@ -80,22 +129,23 @@ class Outgoing:
             self._buffers[0] = memoryview(self._buffers[0])[written:]
 
 
-def serve(session: Session, read_fd: int, write_fd: int) -> None:
+def serve(session: Session, pipes: Pipes) -> None:
     """Answer until the client ends; raise SftpProtocolError when it sends what is no SFTP.
 
     Reading waits while many replies wait: a client that does not read cannot fill the memory.
     """
-    os.set_blocking(write_fd, False)
-    outgoing = Outgoing(write_fd)
+    outgoing = Outgoing(pipes)
     living = True
     while living:
         hungry = _answer(session, outgoing)
         outgoing.flush()
         if outgoing.is_empty:
-            living = not hungry or _read(session, read_fd)
-        elif read_fd in _ready(read_fd if hungry else None, write_fd):
-            living = _read(session, read_fd)
-    while not outgoing.is_empty and _ready(None, write_fd, timeout_s=_LAST_WORDS_S):
+            living = not hungry or pipes.read(session)
+        elif not hungry:
+            pipes.wait_to_write()
+        elif pipes.wait_for_either():
+            living = pipes.read(session)
+    while not outgoing.is_empty and pipes.wait_to_write(_LAST_WORDS_S):
         outgoing.flush()
 
 
@@ -107,36 +157,6 @@ def _answer(session: Session, outgoing: Outgoing) -> bool:
             return True
         outgoing.add(reply)
     return False
-
-
-def _read(session: Session, fd: int) -> bool:
-    """Read what there is, waiting for the first byte; tell whether the client is still there."""
-    try:
-        size_bytes = os.readv(fd, [session.space()])
-    except BlockingIOError:
-        _ready(fd, None)
-        return True
-    session.received(size_bytes)
-    return size_bytes > 0
-
-
-def _ready(
-    read_fd: int | None, write_fd: int | None, *, timeout_s: float | None = None
-) -> list[int]:
-    """Wait until one of the two is ready, also to say that its other end is gone."""
-    waiting = select.poll()
-    if read_fd is not None:
-        waiting.register(read_fd, select.POLLIN)
-    if write_fd is not None:
-        waiting.register(write_fd, select.POLLOUT)
-    if read_fd == write_fd and read_fd is not None:
-        waiting.register(read_fd, select.POLLIN | select.POLLOUT)
-    timeout_ms = None if timeout_s is None else timeout_s * 1000
-    return [
-        fd
-        for fd, events in waiting.poll(timeout_ms)
-        if fd != read_fd or fd != write_fd or events & ~select.POLLOUT
-    ]
 
 
 def _more_descriptors() -> int:
@@ -196,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.no_landlock or not landlock.confine(folder.root_fd, read_only=options.ro):
         log.info("without Landlock: the walk alone confines")
     try:
-        serve(session, sys.stdin.fileno(), sys.stdout.fileno())
+        serve(session, Pipes(sys.stdin.fileno(), sys.stdout.fileno()))
     except SftpProtocolError as error:
         log.error("the client speaks no SFTP: %s", error)
         return 1
