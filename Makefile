@@ -7,7 +7,7 @@ READY := $(VENV)/ready
 TOX := $(BIN)/tox run
 
 .DEFAULT_GOAL := help
-.PHONY: help sshd demo test lint types unit integration lab-up lab-down lab-shell screenshots clean
+.PHONY: help sshd demo test lint types unit integration lab-up lab-down lab-shell docs screenshots clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ lab-down: $(READY)  ## take the lab down; the images stay
 
 lab-shell: $(READY)  ## a shell on the lab's laptop
 	$(BIN)/python lab/lab.py shell
+
+docs: $(READY)  ## write docs/reference.md anew from the commands' help
+	$(BIN)/python docs/generate.py
 
 screenshots: $(READY)  ## take the pictures of the documentation anew
 	$(BIN)/python lab/screenshots.py

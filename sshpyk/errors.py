@@ -14,16 +14,27 @@ class SshpykError(Exception):
     """A failure that a user can do something about.
 
     ``what`` is one line without a trailing period. ``said`` is the tail of what ssh, the remote shell
-    or the kernel printed, verbatim, possibly of many lines. ``advice`` is what to do next.
+    or the kernel printed, verbatim, possibly of many lines. ``advice`` is what to do next. ``code`` is
+    the row of docs/errors.md; a class has one where nothing more is known.
     """
 
     exit_code: ClassVar[int] = 1
     retryable: ClassVar[bool] = False
+    code: str = ""
 
     def __init__(
-        self, what: str, *, host: str = "", phase: str = "", said: str = "", advice: str = ""
+        self,
+        what: str,
+        *,
+        host: str = "",
+        phase: str = "",
+        said: str = "",
+        advice: str = "",
+        code: str = "",
     ) -> None:
         super().__init__(what)
+        if code:
+            self.code = code
         self.what = what
         self.host = host
         self.phase = phase
@@ -33,6 +44,8 @@ class SshpykError(Exception):
     def __str__(self) -> str:
         head = f"host {self.host}: {self.what}" if self.host else self.what
         lines = [f"{head} (while {self.phase})" if self.phase else head]
+        if self.code:
+            lines[0] += f" [{self.code}]"
         lines += [f"  | {line}" for line in self.said.splitlines()]
         if self.advice:
             lines.append(f"  -> {self.advice}")
@@ -50,6 +63,7 @@ class SshpykError(Exception):
             "phase": self.phase,
             "said": self.said,
             "advice": self.advice,
+            "code": self.code,
         }
 
 
@@ -62,10 +76,13 @@ class InvalidInput(SshpykError):
 class HostError(SshpykError):
     """ssh did not bring us to a working agent on the host."""
 
+    code = "HOST-FAILED"
+
 
 class Unreachable(HostError):
     """The network or the ssh server did not answer: worth another try later."""
 
+    code = "HOST-UNREACHABLE"
     retryable = True
 
 
@@ -90,37 +107,55 @@ class HostKeyChanged(HostKeyRejected):
 class RemoteShellFailed(HostError):
     """The login worked but the account cannot run what we need (no Python, nologin, rc file)."""
 
+    code = "HOST-SHELL"
+
 
 class ProtocolMismatch(HostError):
     """The two ends speak different versions of the link protocol."""
+
+    code = "PROTOCOL-MISMATCH"
 
 
 class LinkLost(HostError):
     """The agent that held this link is gone, and with it what it held."""
 
+    code = "LINK-LOST"
+
 
 class AgentReplaced(HostError):
     """The agent was killed while it was doing what we had asked for; another has taken its place."""
+
+    code = "AGENT-REPLACED"
 
 
 class KernelError(SshpykError):
     """The host is fine, the kernel is not."""
 
+    code = "KERNEL-FAILED"
+
 
 class KernelspecNotFound(KernelError):
     """The host has no kernelspec of that name for that interpreter."""
+
+    code = "KERNELSPEC-NOT-FOUND"
 
 
 class KernelDied(KernelError):
     """The kernel process ended before it was ready."""
 
+    code = "KERNEL-DIED"
+
 
 class LaunchTimeout(KernelError):
     """The kernel was not ready in time; what had been started was stopped again."""
 
+    code = "LAUNCH-TIMEOUT"
+
 
 class HubError(SshpykError):
     """The local hub process could not be started or went away."""
+
+    code = "HUB-FAILED"
 
 
 def _tree(root: type[SshpykError]) -> dict[str, type[SshpykError]]:
@@ -143,4 +178,5 @@ def error_from_record(record: dict[str, str]) -> SshpykError:
         phase=said.get("phase", ""),
         said=said.get("said", ""),
         advice=said.get("advice", ""),
+        code=said.get("code", ""),
     )

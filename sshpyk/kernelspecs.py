@@ -255,6 +255,12 @@ def load_all() -> list[LocalKernelspec | BrokenKernelspec]:
     return [_load_or_reason(name, folder) for name, folder in sorted(_installed())]
 
 
+def ssh_kernels() -> list[tuple[LocalKernelspec, RemoteKernel]]:
+    """Return the SSH kernels that could be used, with where each runs."""
+    specs = [spec for spec in load_all() if isinstance(spec, LocalKernelspec)]
+    return [(spec, spec.remote) for spec in specs if spec.remote is not None]
+
+
 def _write_beside(target: Path, text: str) -> None:
     """Replace ``target`` by a file with ``text``, or leave it exactly as it was."""
     mode = target.stat().st_mode & 0o777 if target.exists() else None

@@ -16,15 +16,20 @@ from pathlib import Path
 _PLAIN = re.compile(r"[a-z0-9_@+-][a-z0-9._@+-]{0,99}")
 
 
+def state_path() -> Path:
+    """Return where the folder of the logs is or will be; nothing is made."""
+    # Imported here: most commands never need it, and `sshpyk --help` counts milliseconds.
+    import platformdirs
+
+    return Path(platformdirs.user_state_dir("sshpyk", appauthor=False))
+
+
 def state_dir() -> Path:
     """Return the folder of the logs; it exists and is ours alone (0700).
 
     Called by the hub, the stand-in and the CLI. Raises OSError when it cannot be made.
     """
-    # Imported here: most commands never need it, and `sshpyk --help` counts milliseconds.
-    import platformdirs
-
-    folder = Path(platformdirs.user_state_dir("sshpyk", appauthor=False))
+    folder = state_path()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     mode = folder.stat().st_mode
     if mode & 0o077 and folder.stat().st_uid == os.getuid():

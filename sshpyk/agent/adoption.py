@@ -16,57 +16,20 @@ import math
 import socket
 from typing import Callable, NamedTuple
 
-from sshpyk.agent.channels import OUR_SESSION, KernelChannels
+from sshpyk.agent.channels import KernelChannels
+from sshpyk.agent.spokesman import Spokesman
 from sshpyk.agent.unanswered import Unanswered, UnansweredRequests
 from sshpyk.wire.clock import now_s
-from sshpyk.wire.jupyter_messages import Signer
-from sshpyk.wire.kernel_messages import IOPUB, SHELL
+from sshpyk.wire.kernel_messages import SHELL
 
 _CONNECT_POLL_S = (0.02, 1.0)
 _LINK_POLL_S = 0.1
+_ANSWER_LOST = (
+    "the answer was lost when the agent on the host was killed; the cell may have ended well"
+)
 _LATECOMERS_S = 2.0  # for answers that were read after that to our own question
 
 log = logging.getLogger(__name__)
-
-
-class Spokesman:
-    """Says things in a kernel's name, signed with its key."""
-
-    def __init__(self, signer: Signer, channels: KernelChannels) -> None:
-        self._signer = signer
-        self._channels = channels
-
-    def publish(self, msg_type: str, content: dict[str, object], parent_header: bytes) -> None:
-        """Publish on iopub."""
-        parts = self._signer.message(
-            msg_type, content, identities=[msg_type.encode()], parent_header=parent_header
-        )
-        self._channels.publish(IOPUB, parts)
-
-    def complain(self, text: str, parent_header: bytes) -> None:
-        """Write to the stderr of a cell."""
-        self.publish("stream", {"name": "stderr", "text": f"sshpyk: {text}\n"}, parent_header)
-
-    def answer_lost(self, request: Unanswered) -> None:
-        """Answer a request whose answer was lost."""
-        what = "the answer was lost when the agent on the host was killed; the cell may have ended well"
-        header = request.header_bytes
-        if request.is_cell:
-            self.complain(what, header)
-        self.publish("status", {"execution_state": "idle"}, header)
-        content = {"status": "error", "ename": "AnswerLost", "evalue": what, "traceback": []}
-        reply = self._signer.message(
-            request.msg_type.replace("_request", "_reply"),
-            content,
-            identities=[request.identity],
-            parent_header=header,
-        )
-        self._channels.publish(SHELL, reply)
-
-    def ask(self) -> None:
-        """Ask the kernel something on shell, behind all that clients have asked."""
-        question = self._signer.message("kernel_info_request", {}, session=OUR_SESSION.decode())
-        self._channels.inject(question, SHELL)
 
 
 class Loss(NamedTuple):
@@ -102,7 +65,7 @@ class Adoption:
         """Say to the clients how much may be missing; under the cell that was running, if any was."""
         loss_s = now_s() - self._loss.since_s
         running = [one for one in self._inherited if one.is_cell and not one.answer_place]
-        self._spokesman.complain(
+        self._spokesman.remark(
             f"the agent on {socket.gethostname()} was killed and replaced;"
             f" output of up to {math.ceil(loss_s)} s may be missing here",
             running[0].header_bytes if running else b"{}",
@@ -150,4 +113,10 @@ class Adoption:
         if known is not None and known.answer_place == request.answer_place:
             log.warning("the answer to a %s was lost", request.msg_type)
             self._unanswered.forget(request)
-            self._spokesman.answer_lost(request)
+            self._answer(request)
+
+    def _answer(self, request: Unanswered) -> None:
+        if request.is_cell:
+            self._spokesman.remark(_ANSWER_LOST, request.header_bytes)
+        content = {"status": "error", "ename": "AnswerLost", "evalue": _ANSWER_LOST}
+        self._spokesman.answer(SHELL, request.as_request(), {**content, "traceback": []})

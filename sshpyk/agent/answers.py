@@ -8,26 +8,25 @@ from __future__ import annotations
 import logging
 import signal
 from collections import deque
-from typing import Any, Sequence
+from typing import Sequence
 
 from sshpyk.agent.channels import KernelChannels
 from sshpyk.agent.memory import oom_kills
 from sshpyk.agent.process import KernelProcess
 from sshpyk.agent.seen import ClientView, Verdict
 from sshpyk.wire.clock import now_s
-from sshpyk.wire.jupyter_messages import Request, Signer
-from sshpyk.wire.kernel_messages import CONTROL, IOPUB, SHELL
+from sshpyk.wire.kernel_messages import CONTROL, SHELL
 
 _TOO_LATE = (
-    "sshpyk: an interrupt arrived too late for the cell that it was meant for and was not applied to "
-    "this one; interrupt again to stop this cell\n"
+    "an interrupt arrived too late for the cell that it was meant for and was not applied to this one;"
+    " interrupt again to stop this cell"
 )
 _OUT_OF_MEMORY = (
-    "sshpyk: the kernel was killed by SIGKILL while the host's out-of-memory killer was at work\n"
+    "the kernel was killed by SIGKILL while the host's out-of-memory killer was at work"
 )
 _KILLED = (
-    "sshpyk: the kernel was killed by SIGKILL, and not by sshpyk; on a host that is often the "
-    "out-of-memory killer, or the limits of a batch system\n"
+    "the kernel was killed by SIGKILL, and not by sshpyk; on a host that is often the out-of-memory"
+    " killer, or the limits of a batch system"
 )
 
 _REMEMBERED_INTERRUPTS = 4096
@@ -41,8 +40,8 @@ class Answers:
     def __init__(self, process: KernelProcess, channels: KernelChannels) -> None:
         self.shutdown_asked = False
         self._process = process
-        self._channels = channels
-        self._signer = Signer(process.info["key"], process.info["signature_scheme"])
+        self._spokesman = channels.spokesman
+        self._signer = channels.signer
         self._view = ClientView()
         self._interrupts: deque[bytes] = deque(maxlen=_REMEMBERED_INTERRUPTS)
         self._oom_kills = oom_kills()
@@ -68,13 +67,9 @@ class Answers:
         if not self._is_in_time(seen):
             return
         if self._by_message:
-            self.inject("interrupt_request", {})
+            self._spokesman.order("interrupt_request", {})
         else:
             self._process.signal(signal.SIGINT)
-
-    def inject(self, msg_type: str, content: dict[str, Any]) -> None:
-        """Send a control request of our own to the kernel."""
-        self._channels.inject(self._signer.message(msg_type, content))
 
     def note_alive(self) -> None:
         """Remember how the host is while the kernel lives; called every few seconds."""
@@ -85,13 +80,12 @@ class Answers:
         if status != -signal.SIGKILL or self._process.killed_by_us:
             return
         text = _OUT_OF_MEMORY if oom_kills() != self._oom_kills else _KILLED
-        log.warning("%s", text.rstrip())
+        log.warning("%s", text)
         self._tell_cell(text)
 
     def _tell_cell(self, text: str) -> None:
         if self._view.running is not None:
-            content = {"name": "stderr", "text": text}
-            self._publish("stream", content, self._view.running, [b"stream.stderr"])
+            self._spokesman.remark(text, self._view.running)
 
     @property
     def _by_message(self) -> bool:
@@ -117,11 +111,10 @@ class Answers:
         in_time = self._is_in_time(seen)
         if in_time and self._by_message:
             return False
-        self._status("busy", request.header_bytes)
+        self._spokesman.busy(request)
         if in_time:
             self._process.signal(signal.SIGINT)
-        self._reply(CONTROL, "interrupt_reply", {"status": "ok"}, request)
-        self._status("idle", request.header_bytes)
+        self._spokesman.answer(CONTROL, request, {"status": "ok"})
         return True
 
     def _is_in_time(self, seen: int) -> bool:
@@ -135,28 +128,6 @@ class Answers:
     def _abort(self, parts: Sequence[bytes]) -> None:
         """Do as the kernel does with cells that waited behind an error."""
         request = self._signer.read(parts)
-        if request is None:
-            return
-        self._status("busy", request.header_bytes)
-        self._reply(SHELL, "execute_reply", {"status": "aborted"}, request)
-        self._status("idle", request.header_bytes)
-
-    def _reply(
-        self, channel: int, msg_type: str, content: dict[str, Any], request: Request
-    ) -> None:
-        reply = self._signer.message(
-            msg_type,
-            content,
-            identities=request.identities,
-            parent_header=request.header_bytes,
-        )
-        self._channels.publish(channel, reply)
-
-    def _status(self, state: str, parent_header: bytes) -> None:
-        self._publish("status", {"execution_state": state}, parent_header, [b"status"])
-
-    def _publish(
-        self, msg_type: str, content: dict[str, Any], parent: bytes, topic: list[bytes]
-    ) -> None:
-        message = self._signer.message(msg_type, content, identities=topic, parent_header=parent)
-        self._channels.publish(IOPUB, message)
+        if request is not None:
+            self._spokesman.busy(request)
+            self._spokesman.answer(SHELL, request, {"status": "aborted"})

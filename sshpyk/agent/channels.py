@@ -16,18 +16,19 @@ from typing import Any, Callable, NamedTuple, Sequence
 
 from sshpyk.agent.gaps import StreamTextPolicy
 from sshpyk.agent.sockets import WRITER_PAUSE_S, KernelSocket, channel_address
+from sshpyk.agent.spokesman import OUR_SESSION, Spokesman
 from sshpyk.agent.spool import StreamBacklog
 from sshpyk.agent.zmtp import ZmtpPeer
 from sshpyk.link.stream import Message
 from sshpyk.wire import kernel_messages
 from sshpyk.wire.clock import now_s
 from sshpyk.wire.driver import LinkDriver
-from sshpyk.wire.jupyter_messages import DELIMITER, Signer
+from sshpyk.wire.jupyter_messages import HEADER, PARENT_HEADER, Signer, frame_of
 from sshpyk.wire.kernel_messages import CONTROL, IOPUB, SHELL, STDIN
 
 NAMES = {SHELL: "shell", STDIN: "stdin", CONTROL: "control"}
 MAX_CLIENTS = 32  # identities kept; every page reload of JupyterLab brings a new one
-_OUR_IDENTITY = OUR_SESSION = b"sshpyk-agent"
+_OUR_IDENTITY = OUR_SESSION
 _WELCOME_PATIENCE_S = 0.05
 _DRAIN_POLL_S = 0.02
 _OUTPUT_PATIENCE_S = 1.0  # how long output that never pauses may hold a reply
@@ -53,11 +54,12 @@ class KernelChannels:
         self._streams = streams
         driver.link.open(streams.main)
         driver.link.open(streams.control, urgent=True)
-        self._policy = StreamTextPolicy(Signer(info["key"], info["signature_scheme"]))
+        self.signer = Signer(info["key"], info["signature_scheme"])
+        self.spokesman = Spokesman(self.signer, self)
         backlog = driver.link.backlog_of(streams.main)
         self._backlog = backlog if isinstance(backlog, StreamBacklog) else None
         if self._backlog is not None:
-            self._backlog.policy = self._policy
+            self._backlog.policy = StreamTextPolicy(self.signer)
         self._unread_since_s: float | None = None  # output that there is no room for
         self._iopub: KernelSocket | None = None
         self._clients: OrderedDict[bytes, dict[int, KernelSocket]] = OrderedDict()
@@ -195,7 +197,9 @@ class KernelChannels:
                 self.welcomes = True
                 self.on_welcome()
                 self._note_listening()
-            elif OUR_SESSION not in _parent_header(parts):  # what it says of our own questions
+            elif OUR_SESSION not in frame_of(
+                parts, PARENT_HEADER
+            ):  # what it says of our own questions
                 self.publish(IOPUB, parts)
         if self._backlog is not None and self._backlog.crowded and self._unread_since_s is None:
             self._leave_output_unread(messages[-1])
@@ -210,7 +214,7 @@ class KernelChannels:
             log.warning("reading no output: the backlog is full")
             self._unread_since_s = now_s()
             self._iopub.pause()
-            self._read_output_again(_parent_header(last))
+            self._read_output_again(frame_of(last, PARENT_HEADER) or b"{}")
 
     def _read_output_again(self, parent_header: bytes) -> None:
         """Go on once there is room; the notice belongs to what was running then."""
@@ -222,10 +226,10 @@ class KernelChannels:
             return
         silent_s, self._unread_since_s = now_s() - self._unread_since_s, None
         text = (
-            f"[sshpyk: output was not read for {silent_s:.0f} s, because the backlog was full;"
-            " the kernel may have dropped some of it]\n"
+            f"output was not read for {silent_s:.0f} s, because the backlog was full;"
+            " the kernel may have dropped some of it"
         )
-        self.publish(IOPUB, self._policy.words(text, parent_header))
+        self.spokesman.remark(text, parent_header)
         self._iopub.resume()
 
     def _from_client_socket(
@@ -308,12 +312,6 @@ def _close_all(sockets: dict[int, KernelSocket]) -> None:
         kernel_socket.close()
 
 
-def _parent_header(parts: list[bytes]) -> bytes:
-    frame = parts.index(DELIMITER) + 3 if DELIMITER in parts else len(parts)
-    return parts[frame] if frame < len(parts) else b"{}"
-
-
 def _is_welcome(parts: list[bytes]) -> bool:
     """Whether this is the kernel's greeting of our own subscription; the hub greets its clients."""
-    header = parts.index(DELIMITER) + 2 if DELIMITER in parts else 0
-    return 0 < header < len(parts) and b'"iopub_welcome"' in parts[header]
+    return b'"iopub_welcome"' in frame_of(parts, HEADER)

@@ -6,12 +6,11 @@ import json
 import socket
 
 from sshpyk.agent.segments import Gap
+from sshpyk.agent.spokesman import remark
 from sshpyk.link.backlog import Joined, Unnumbered
 from sshpyk.wire import kernel_messages
-from sshpyk.wire.jupyter_messages import DELIMITER, Signer
+from sshpyk.wire.jupyter_messages import CONTENT, HEADER, PARENT_HEADER, Signer, frame_of
 from sshpyk.wire.kernel_messages import IOPUB
-
-_TOPIC = b"stream.stderr"
 
 
 class StreamTextPolicy:
@@ -29,34 +28,27 @@ class StreamTextPolicy:
             return None
         try:
             channel, parts = kernel_messages.unpack(payload)
-            frames = [bytes(part) for part in parts]
-            start = frames.index(DELIMITER) if channel == IOPUB else len(frames)
-            header, parent, content = frames[start + 2], frames[start + 3], frames[start + 5]
+            header = frame_of(parts, HEADER) if channel == IOPUB else b""
             # Cheap, and wrong only for a message that says so elsewhere: parsing tells.
             if b'"stream"' not in header or json.loads(header)["msg_type"] != "stream":
                 return None
-            text = json.loads(content)["text"]
+            text = json.loads(frame_of(parts, CONTENT))["text"]
             size = len(text.encode("utf-8", "surrogatepass"))
         except (ValueError, LookupError, TypeError, AttributeError):
             return None
-        return Gap(message.place, message.seen, parent, text.count("\n"), size)
+        return Gap(
+            message.place, message.seen, frame_of(parts, PARENT_HEADER), text.count("\n"), size
+        )
 
     def notice(self, gap: Gap) -> bytes:
         """Return the payload of a line on stderr in the cell that printed what was dropped."""
         text = (
-            f"[sshpyk: {_lines(gap.lines)} ({_size(gap.size_bytes)}) of output"
+            f"{_lines(gap.lines)} ({_size(gap.size_bytes)}) of output"
             f" {'was' if gap.lines == 1 else 'were'} dropped here:"
             " the connection was down for longer than the backlog on"
-            f" {socket.gethostname()} could hold]\n"
+            f" {socket.gethostname()} could hold"
         )
-        return kernel_messages.pack(IOPUB, self.words(text, gap.parent_header))
-
-    def words(self, text: str, parent_header: bytes) -> list[bytes]:
-        """Return a message that shows ``text`` on stderr."""
-        content = {"name": "stderr", "text": text}
-        return self._signer.message(
-            "stream", content, identities=[_TOPIC], parent_header=parent_header
-        )
+        return kernel_messages.pack(IOPUB, remark(self._signer, text, gap.parent_header))
 
 
 def _lines(count: int) -> str:

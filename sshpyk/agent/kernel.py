@@ -9,12 +9,13 @@ import asyncio
 import enum
 import logging
 import os
+import re
 import shlex
 import signal
 from dataclasses import replace
 from typing import Any, Awaitable, Callable
 
-from sshpyk.agent.adoption import Adoption, Loss, Spokesman
+from sshpyk.agent.adoption import Adoption, Loss
 from sshpyk.agent.answers import Answers
 from sshpyk.agent.channels import KernelChannels, Streams
 from sshpyk.agent.process import KernelProcess
@@ -22,7 +23,6 @@ from sshpyk.agent.record import KernelRecord
 from sshpyk.agent.unanswered import UnansweredRequests
 from sshpyk.errors import KernelDied
 from sshpyk.wire.driver import LinkDriver
-from sshpyk.wire.jupyter_messages import Signer
 
 _CONNECT_POLL_S = (0.005, 0.02)
 _TERM_GRACE_S = 1.0
@@ -53,13 +53,12 @@ class Kernel:
         self._record = record
         self.state = KernelState.STARTING
         self.status: int | None = None
-        signer = Signer(process.info["key"], process.info["signature_scheme"])
         self._channels = KernelChannels(process.info, driver, self.streams)
         self._answers = Answers(process, self._channels)
         self._unanswered = UnansweredRequests(os.path.join(process.folder, "requests"))
         self._channels.on_asked = self._asked
         self._channels.on_answered = self._answered
-        self._spokesman = Spokesman(signer, self._channels)
+        self._spokesman = self._channels.spokesman
         self._adoption: Adoption | None = None
         self._adopting: asyncio.Task[None] | None = None
         self._ended = asyncio.Event()
@@ -126,11 +125,14 @@ class Kernel:
         return self.state is KernelState.ENDED
 
     def _death(self) -> KernelDied:
+        said = self.process.log_tail()
+        code, advice = _cause(said, self.process.spec.argv)
         return KernelDied(
             f"the kernel ended with {describe_status(self.status)} before it was ready",
             phase="starting the kernel",
-            said=self.process.log_tail() or "(the kernel printed nothing)",
-            advice=_advice(self.process.log_tail(), self.process.spec.argv),
+            said=said or "(the kernel printed nothing)",
+            advice=advice,
+            code=code,
         )
 
     @property
@@ -192,7 +194,7 @@ class Kernel:
         if grace_s > 0 and self.state is KernelState.RUNNING:
             # A client that asked already has waited as long as it cares to.
             if not self._answers.shutdown_asked:
-                self._answers.inject("shutdown_request", {"restart": False})
+                self._spokesman.order("shutdown_request", {"restart": False})
                 if await self._ends_within(grace_s):
                     return
             self.process.signal(signal.SIGTERM)
@@ -219,10 +221,25 @@ def describe_status(status: int | None) -> str:
     return f"status {status}"
 
 
-def _advice(log_tail: str, argv: list[str]) -> str:
-    if "No module named" in log_tail and "ipykernel" in log_tail:
-        return "install it on the host, in that environment: python -m pip install ipykernel"
-    return f"its command on the host was: {shlex.join(argv)}"
+# What a kernel's last words mean: a code of docs/errors.md, and what to do.
+_INSTALL = "install it on the host, in that environment: python -m pip install "
+_LAST_WORDS = (
+    (r"No module named '?zmq", "KERNEL-NO-PYZMQ", _INSTALL + "pyzmq"),
+    (r"No module named \S*ipykernel", "KERNEL-NO-IPYKERNEL", _INSTALL + "ipykernel"),
+    (
+        r"No space left on device|[Dd]isk quota exceeded",
+        "HOST-DISK-FULL",
+        "make room on the host: df -h ~ /tmp; quota",
+    ),
+)
+
+
+def _cause(log_tail: str, argv: list[str]) -> tuple[str, str]:
+    """Return the code of a death and the advice; the first that fits counts."""
+    for pattern, code, advice in _LAST_WORDS:
+        if re.search(pattern, log_tail):
+            return code, advice
+    return KernelDied.code, f"its command on the host was: {shlex.join(argv)}"
 
 
 def summary(kernel: Kernel) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import enum
 import json
-from typing import Any, NamedTuple, Sequence
+from typing import Any, Sequence
 
-from sshpyk.wire.jupyter_messages import DELIMITER
+from sshpyk.wire.jupyter_messages import CONTENT, HEADER, PARENT_HEADER, frame_of
 from sshpyk.wire.kernel_messages import IOPUB, SHELL, STDIN
 
 # A cell that ended within this time is a local race: whoever interrupts means what runs now.
@@ -35,20 +35,6 @@ class Verdict(enum.Enum):
     TAKE = "take"
     ABORT = "abort"  # an execute_request: answer it with ``aborted``
     DROP = "drop"
-
-
-class _Frames(NamedTuple):
-    header: bytes
-    parent: bytes
-    content: bytes
-
-
-def _frames(parts: Sequence[bytes]) -> _Frames | None:
-    try:
-        start = list(parts).index(DELIMITER) + 2
-        return _Frames(parts[start], parts[start + 1], parts[start + 3])
-    except (ValueError, IndexError):
-        return None
 
 
 def _record(data: bytes) -> dict[str, Any]:
@@ -84,21 +70,21 @@ class ClientView:
     def _note_status(self, number: int, parts: Sequence[bytes], now_s: float) -> None:
         if len(parts[-1]) > _STATUS_BYTES or b'"execution_state"' not in parts[-1]:
             return
-        frames = _frames(parts)
-        if frames is None or b'"execute_request"' not in frames.parent:
+        parent, content = frame_of(parts, PARENT_HEADER), frame_of(parts, CONTENT)
+        if b'"execute_request"' not in parent:
             return
-        if b'"busy"' in frames.content:
-            self.running = bytes(frames.parent)
-        elif b'"idle"' in frames.content:
+        if b'"busy"' in content:
+            self.running = parent
+        elif b'"idle"' in content:
             self.running = None
             self._last_idle = (number, now_s)
 
     def _note_reply(self, number: int, parts: Sequence[bytes]) -> None:
-        frames = _frames(parts)
-        if frames is None or b'"execute_reply"' not in frames.header:
+        if b'"execute_reply"' not in frame_of(parts, HEADER):
             return
-        stops = self._stops.pop(str(_record(frames.parent).get("msg_id")), False)
-        if stops and _record(frames.content).get("status") == "error":
+        parent = _record(frame_of(parts, PARENT_HEADER))
+        stops = self._stops.pop(str(parent.get("msg_id")), False)
+        if stops and _record(frame_of(parts, CONTENT)).get("status") == "error":
             self._last_stop = number
 
     # From a client
@@ -108,14 +94,14 @@ class ClientView:
         if channel == STDIN:
             late = seen <= self._prompts.get(bytes(parts[0]), _NEVER)
             return Verdict.DROP if late else Verdict.TAKE
-        frames = _frames(parts) if channel == SHELL else None
-        if frames is None or b'"execute_request"' not in frames.header:
+        header = frame_of(parts, HEADER) if channel == SHELL else b""
+        if b'"execute_request"' not in header:
             return Verdict.TAKE
         if seen <= self._last_stop:
             return Verdict.ABORT
-        content = _record(frames.content)
+        content = _record(frame_of(parts, CONTENT))
         stops = bool(content.get("stop_on_error", True)) and not content.get("silent")
-        self._stops[str(_record(frames.header).get("msg_id"))] = stops
+        self._stops[str(_record(header).get("msg_id"))] = stops
         return Verdict.TAKE
 
     def judge_interrupt(self, seen: int, now_s: float) -> Verdict:

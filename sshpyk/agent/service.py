@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -19,6 +20,7 @@ from sshpyk.wire.driver import LinkDriver
 from sshpyk.wire.rpc import Params, Rpc
 
 KEPT_LOGS = 50
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 log = logging.getLogger(__name__)
 
@@ -239,6 +241,7 @@ def _interpreter(path: str) -> str:
     raise RemoteShellFailed(
         f"no interpreter at {python}",
         phase="starting the kernel",
+        code="HOST-NO-INTERPRETER",
         advice="name another one: sshpyk edit --kernel-name … --remote-python PATH",
     )
 
@@ -248,7 +251,9 @@ def _on_path(name: str) -> str:
         candidate = os.path.join(folder, name)
         if os.access(candidate, os.X_OK):
             return candidate
-    raise RemoteShellFailed(f"no {name} on the host's PATH", phase="starting the kernel")
+    raise RemoteShellFailed(
+        f"no {name} on the host's PATH", phase="starting the kernel", code="HOST-NO-INTERPRETER"
+    )
 
 
 def _working_directory(path: str) -> str:
@@ -259,6 +264,7 @@ def _working_directory(path: str) -> str:
     raise KernelError(
         f"no folder {folder} for the kernel to work in",
         phase="starting the kernel",
+        code="KERNEL-NO-FOLDER",
         advice="create it on the host, or change it: sshpyk edit --kernel-name … --remote-cwd PATH",
     )
 
@@ -270,4 +276,5 @@ def _start_failure(error: BaseException, spec: RemoteKernelspec) -> Any:
         f"cannot run {spec.argv[0]}: {getattr(error, 'strerror', error)}",
         phase="starting the kernel",
         said=f"kernelspec: {spec.resource_dir}\nargv: {spec.argv}",
+        code="HOST-DISK-FULL" if error.errno in _DISK_FULL else "KERNEL-NO-PROGRAM",
     )

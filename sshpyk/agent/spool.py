@@ -5,7 +5,8 @@ In this order, for all links and streams of the agent together:
 1. Up to ``memory_bytes`` messages wait in memory.
 2. What comes then is written to files in the state folder: without a name, so nobody else can open
    them and nothing stays behind; up to ``file_bytes``, and never the last of the disk's free space.
-3. Where that fails, messages wait in memory again, up to ``hard_memory_bytes``.
+3. Where that fails, messages wait in memory again, up to ``hard_memory_bytes`` (what the process itself
+   takes, and holes in its heap, come on top).
 4. Then the oldest text (``stream`` messages) that has not been sent is dropped, a segment at a time,
    and a message in its place says how much. Replies, errors, results, displays, statuses and comms stay.
 5. When nothing is left to drop, the stream is *crowded*: its kernel's output is not read for a while.
@@ -17,17 +18,21 @@ import logging
 from collections import deque
 from dataclasses import dataclass
 
+from sshpyk.agent.packed import (
+    LARGEST_PACKED_BYTES,
+    FileSegment,
+    InFile,
+    MemoryBlock,
+    Segment,
+    cost_of,
+)
 from sshpyk.agent.segments import (
     MESSAGE_COST_BYTES,
     DropPolicy,
     Entry,
-    FileSegment,
     Gap,
-    InFile,
     MemorySegment,
-    Segment,
     Size,
-    cost_of,
     join_to,
 )
 from sshpyk.link.backlog import Payload, Unnumbered
@@ -241,7 +246,9 @@ class StreamBacklog:
     def _append_to(self, segment: FileSegment, message: Unnumbered) -> bool:
         before = segment.size
         try:
-            segment.append(message, to_the_last_byte=self._spool.disk_is_full)
+            if not self._spool.disk_is_full:  # else what we gave back is taken to the last byte
+                segment.check_space(len(message.payload))
+            segment.append(message)
         except OSError as error:
             self._spool.disk_failed(error)
             return False
@@ -250,14 +257,29 @@ class StreamBacklog:
         return True
 
     def _to_memory(self, message: Unnumbered) -> None:
-        last = self._segments[-1] if self._segments else None
-        full = self._spool.limits.memory_segment_bytes
-        if not isinstance(last, MemorySegment) or last.thinned or last.size.memory_bytes >= full:
-            last = MemorySegment()
-            self._segments.append(last)
+        last = self._last_in_memory(message)
         before = last.size
         last.append(message)
         self._note(before, last.size)
+
+    def _last_in_memory(self, message: Unnumbered) -> MemorySegment | MemoryBlock:
+        last = self._segments[-1] if self._segments else None
+        full = self._spool.limits.memory_segment_bytes
+        made: MemorySegment | MemoryBlock
+        if len(message.payload) > LARGEST_PACKED_BYTES:
+            if (
+                isinstance(last, MemorySegment)
+                and not last.thinned
+                and last.size.memory_bytes < full
+            ):
+                return last
+            made = MemorySegment()
+        else:
+            if isinstance(last, MemoryBlock) and last.admits(message):
+                return last
+            made = MemoryBlock(full)
+        self._segments.append(made)
+        return made
 
     def fetch(self) -> list[Unnumbered]:
         """Give back the next few messages; none only when nothing is stored."""
@@ -323,7 +345,7 @@ class StreamBacklog:
 
     def _gather(self, segment: Segment) -> None:
         """Keep the little that a segment has left in memory, behind what is left of those before."""
-        if segment.size.file_bytes > _SMALL_REST_BYTES:
+        if segment.size.payload_bytes > _SMALL_REST_BYTES:
             return
         at = self._segments.index(segment)
         rest = self._all_of(segment)

@@ -14,7 +14,7 @@ import json
 import struct
 from typing import Iterator, NamedTuple, Sequence
 
-from sshpyk.wire.jupyter_messages import DELIMITER
+from sshpyk.wire.jupyter_messages import HEADER, PARENT_HEADER, Request, frame_of
 from sshpyk.wire.mapped import map_file
 
 _SLOT_BYTES = 768
@@ -39,6 +39,10 @@ class Unanswered(NamedTuple):
         """The type of the request."""
         return str(json.loads(self.header_bytes).get("msg_type", ""))
 
+    def as_request(self) -> Request:
+        """Return it as what the kernel was asked."""
+        return Request([self.identity], self.header_bytes, json.loads(self.header_bytes))
+
 
 class UnansweredRequests:
     """See the module."""
@@ -60,7 +64,7 @@ class UnansweredRequests:
 
     def asked(self, parts: Sequence[bytes]) -> None:
         """Note a message of a client's that is about to be given to the kernel's shell channel."""
-        request = Unanswered(parts[0], _frame(parts, 2))
+        request = Unanswered(parts[0], frame_of(parts, HEADER))
         msg_id = _msg_id(request.header_bytes)
         data = request.identity + request.header_bytes
         if not (msg_id and b"_request" in request.header_bytes and self._free):
@@ -76,7 +80,7 @@ class UnansweredRequests:
 
     def answered(self, parts: Sequence[bytes], answer_place: int) -> None:
         """Note that this message answers its request, and how many the main stream has with it."""
-        slot = self._slots.get(_msg_id(_frame(parts, 3))) if self._slots else None
+        slot = self._slots.get(_msg_id(frame_of(parts, PARENT_HEADER))) if self._slots else None
         if slot is not None:
             number, _, *sizes = _HEAD.unpack_from(self._map, slot * _SLOT_BYTES)
             _HEAD.pack_into(self._map, slot * _SLOT_BYTES, number, answer_place, *sizes)
@@ -107,14 +111,6 @@ class UnansweredRequests:
         start = slot * _SLOT_BYTES + _HEAD.size
         data = self._map[start : start + identity + header]
         return Unanswered(data[:identity], data[identity:], answer_place)
-
-
-def _frame(parts: Sequence[bytes], place: int) -> bytes:
-    """Return the frame ``place`` after the delimiter: 2 is the header, 3 the parent's."""
-    try:
-        return bytes(parts[list(parts).index(DELIMITER) + place])
-    except (ValueError, IndexError):
-        return b""
 
 
 def _msg_id(header_bytes: bytes) -> str:

@@ -7,12 +7,13 @@ from pathlib import Path
 import click
 
 from sshpyk import kernelspecs
+from sshpyk.cli.complete import ssh_kernels
 from sshpyk.cli.results import Deleted
 from sshpyk.errors import InvalidInput, SshpykError
 
 
 @click.command()
-@click.argument("kernel_name", metavar="NAME")
+@click.argument("kernel_name", metavar="NAME", shell_complete=ssh_kernels)
 def delete(kernel_name: str) -> Deleted:
     """Delete an SSH kernel: its kernelspec on this machine, never another's.
 

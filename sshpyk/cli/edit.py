@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from sshpyk import kernelspecs
+from sshpyk.cli.complete import ssh_kernels
 from sshpyk.cli.options import Wanted, kernel_flags
 from sshpyk.cli.results import Edited
 from sshpyk.errors import InvalidInput
@@ -21,7 +22,9 @@ _ALTERNATIVES = {
 
 
 @click.command()
-@click.option("--kernel-name", required=True, help="The kernel to change.")
+@click.option(
+    "--kernel-name", required=True, help="The kernel to change.", shell_complete=ssh_kernels
+)
 @kernel_flags
 def edit(**given: Any) -> Edited:
     """Change an SSH kernel; what is not named stays.

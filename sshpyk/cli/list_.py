@@ -6,8 +6,10 @@ import click
 
 from sshpyk import kernelspecs
 from sshpyk.cli import survey
+from sshpyk.cli.progress import checking
 from sshpyk.cli.results import KernelReport, Listing
 from sshpyk.doctor.hosts import HostFindings, find_out
+from sshpyk.doctor.kernel_checks import question_for
 from sshpyk.doctor.probe import Question
 from sshpyk.errors import InvalidInput
 from sshpyk.kernelspecs import BrokenKernelspec, LocalKernelspec
@@ -26,7 +28,7 @@ _ORDER = ("local", "ssh", "broken")
     default=20.0,
     show_default=True,
     type=click.FloatRange(min=0, min_open=True, max=3600),
-    help="Seconds that a host may take.",
+    help="Seconds that all of it may take.",
 )
 def list_kernels(
     *, remote: bool, local: bool, no_check: bool, as_json: bool, timeout: float
@@ -34,7 +36,8 @@ def list_kernels(
     """List local and SSH kernels, and check the latter.
 
     (v) is fine, (x) is broken, (!) is advice, (?) was not checked, (i) is information.
-    Hosts are checked side by side, with one ssh each; nothing is written there.
+    Hosts are checked side by side, with one ssh each; nothing is written there. Where ssh would have
+    to ask, a host counts as broken. `sshpyk doctor NAME` says more about one of them.
 
     \b
     Examples:
@@ -50,9 +53,9 @@ def list_kernels(
     for spec in specs:
         target = targets[spec.name]
         if target is not None and isinstance(spec, LocalKernelspec) and spec.remote:
-            asked = Question(spec.remote.python, spec.remote.remote_kernel_name)
-            questions.setdefault(target, []).append(asked)
-    findings = find_out(questions, connect=not no_check, timeout_s=timeout)
+            questions.setdefault(target, []).append(question_for(spec.remote))
+    with checking(questions, quiet=as_json) as progress:
+        findings = find_out(questions, connect=not no_check, timeout_s=timeout, progress=progress)
     reports = [_report(spec, targets[spec.name], findings) for spec in specs]
     return Listing(tuple(sorted(reports, key=lambda report: _ORDER.index(report.kind))), as_json)
 

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from sshpyk import kernelspecs
+from sshpyk.cli.complete import hosts
 from sshpyk.cli.options import Wanted
 from sshpyk.cli.results import LoggedIn
 from sshpyk.errors import HostError, HubError, error_from_record
@@ -26,7 +27,7 @@ _CHILD_POLL_S = 0.1
 
 
 @click.command()
-@click.argument("host")
+@click.argument("host", shell_complete=hosts)
 @click.option("--ssh-config", help="As given to `sshpyk add`: each config has a link of its own.")
 @click.option("--ssh", help="As given to `sshpyk add`.")
 def login(host: str, **given: Any) -> LoggedIn:

@@ -24,7 +24,12 @@ _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 # Each verb: where its command is, and its line in `sshpyk --help`, which thus imports no verb.
 _VERBS = {
     "add": ("sshpyk.cli.add:add", "Add a kernel that runs on a host."),
+    "completion": ("sshpyk.cli.completion:completion", "Print the completion for your shell."),
     "delete": ("sshpyk.cli.delete:delete", "Delete an SSH kernel."),
+    "doctor": (
+        "sshpyk.cli.doctor:doctor",
+        "Find out why a kernel, a host or this machine does not work.",
+    ),
     "edit": ("sshpyk.cli.edit:edit", "Change an SSH kernel; what is not named stays."),
     "ps": ("sshpyk.cli.ps:ps", "Show links to hosts, and the kernels behind them."),
     "list": ("sshpyk.cli.list_:list_kernels", "List local and SSH kernels, and check the latter."),
@@ -119,6 +124,8 @@ def _print_result(result: object, **_options: Any) -> None:
     from sshpyk.cli.render import render
 
     render(result)
+    if status := getattr(result, "exit_code", 0):
+        raise click.exceptions.Exit(status)
 
 
 def _report_defect(error: Exception, *, with_traceback: bool) -> int:

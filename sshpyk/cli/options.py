@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from sshpyk.cli.complete import hosts
 from sshpyk.errors import InvalidInput
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -78,6 +79,7 @@ def kernel_flags(function: _Function) -> _Function:
     )
     function = mounts(function)
     for flag, kind, text in reversed(_CONFIG_FLAGS):
-        function = click.option(flag, type=kind, help=text)(function)
+        offer = hosts if flag == "--ssh-host-alias" else None
+        function = click.option(flag, type=kind, help=text, shell_complete=offer)(function)
     function = click.option("--language", help="The kernel's language.")(function)
     return click.option("--display-name", help="The name that a notebook shows.")(function)

@@ -8,7 +8,6 @@ from sshpyk import kernelspecs
 from sshpyk.cli.results import Processes
 from sshpyk.errors import SshpykError, error_from_record
 from sshpyk.hub.client import all_hubs, reach_hub
-from sshpyk.kernelspecs import LocalKernelspec
 from sshpyk.ssh.command import SshTarget
 
 
@@ -68,7 +67,6 @@ def _statuses() -> list[dict[str, object]]:
 
 def _python_for(target: SshTarget) -> str:
     """Return the interpreter that a kernel of this host is known to have."""
-    specs = [spec for spec in kernelspecs.load_all() if isinstance(spec, LocalKernelspec)]
-    remotes = [spec.remote for spec in specs if spec.remote]
+    remotes = [remote for _, remote in kernelspecs.ssh_kernels()]
     pythons = [remote.python for remote in remotes if remote.ssh_host_alias == target.host]
     return [*pythons, "python3"][0]

@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import singledispatch
 
 import click
 
 from sshpyk.cli.results import (
     Added,
+    CompletionScript,
     Deleted,
+    Diagnosis,
     Edited,
     Item,
     KernelReport,
@@ -21,6 +23,9 @@ from sshpyk.cli.results import (
     Mark,
     Processes,
 )
+from sshpyk.doctor.finding import plain
+
+_FINDING_WIDTH = 22
 
 _HEADERS = {"local": "Local Kernel", "ssh": "SSH Kernel", "broken": "Broken Kernel"}
 _STYLES = {
@@ -43,6 +48,11 @@ def render(result: object) -> None:
 def _added(result: Added) -> None:
     verb = "Replaced" if result.replaced else "Added"
     click.echo(f"{verb} kernel {result.name!r} ({result.display_name}): {result.path}")
+
+
+@render.register
+def _completion(result: CompletionScript) -> None:
+    click.echo(result.text)
 
 
 @render.register
@@ -79,11 +89,8 @@ def _listing(result: Listing) -> None:
         click.echo(json.dumps({"kernels": [_plain(kernel) for kernel in result.kernels]}, indent=2))
     elif not result.kernels:
         click.echo("No kernels available")
-    elif sys.stdout.isatty():
-        _print_coloured(result)
     else:
-        for line in _lines(result):
-            click.echo(line.text)
+        _print_lines(_lines(result))
 
 
 @render.register
@@ -109,15 +116,33 @@ def _processes(result: Processes) -> None:
             click.echo("  no kernels")
 
 
-def _plain(value: object) -> object:
-    """Return what JSON can hold: records become objects, marks their names."""
-    if isinstance(value, Mark):
-        return value.name.lower()
-    if isinstance(value, tuple):
-        return [_plain(member) for member in value]
-    if isinstance(value, (Item, KernelReport)):
-        return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
-    return value
+def _plain(report: KernelReport) -> object:
+    """Return what JSON can hold."""
+    return {
+        "kind": report.kind,
+        "name": report.name,
+        "items": [plain(item) for item in report.items],
+    }
+
+
+def show_finding(item: Item) -> None:
+    """Print one finding of ``doctor`` as soon as it is made."""
+    _print_lines(_item_lines(item, _FINDING_WIDTH, "ssh"))
+
+
+@render.register
+def _diagnosis(result: Diagnosis) -> None:
+    if result.as_json:
+        click.echo(json.dumps(result.report, indent=2))
+    else:
+        cause = result.cause
+        code = f" [{cause.code}]" if cause and cause.code else ""
+        verdict = f"stopped at: {cause.label}{code}" if cause else "all is well"
+        click.echo(f"{result.subject}: {verdict}")
+        if code:
+            click.echo("docs/errors.md explains the code.")
+    if result.written is not None:
+        click.echo(f"Report without secrets, to attach to a bug: {result.written}", err=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,13 +160,17 @@ def _lines(listing: Listing) -> Iterator[_Line]:
     for kernel in listing.kernels:
         yield _Line(f" {_HEADERS[kernel.kind]} ".center(width, "-"), kernel.kind)
         for item in kernel.items:
-            label = f"{item.label}:".ljust(width)
-            text = f"{label} {_marked(item)}".rstrip()
-            yield _Line(text, kernel.kind, label, item.mark)
-            for part in item.parts:
-                text = f"{' ' * width}    {_marked(part, prefix=f'{part.label}: ')}"
-                yield _Line(text, kernel.kind, "", part.mark)
+            yield from _item_lines(item, width, kernel.kind)
         yield _Line("", kernel.kind)
+
+
+def _item_lines(item: Item, width: int, kind: str) -> Iterator[_Line]:
+    label = f"{item.label}:".ljust(width)
+    text = f"{label} {_marked(item)}".rstrip()
+    yield _Line(text, kind, label, item.mark)
+    for part in item.parts:
+        text = f"{' ' * width}    {_marked(part, prefix=f'{part.label}: ')}"
+        yield _Line(text, kind, "", part.mark)
 
 
 def _marked(item: Item, prefix: str = "") -> str:
@@ -154,13 +183,21 @@ def _safe(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def _print_coloured(listing: Listing) -> None:
+def _print_lines(lines: Iterable[_Line]) -> None:
+    if sys.stdout.isatty():
+        _print_coloured(lines)
+    else:
+        for line in lines:
+            click.echo(line.text)
+
+
+def _print_coloured(lines: Iterable[_Line]) -> None:
     # Imported here, where a person is looking: 80 ms.
     from rich.console import Console
     from rich.text import Text
 
     console = Console(highlight=False, soft_wrap=True)
-    for line in _lines(listing):
+    for line in lines:
         text = Text(line.text)
         if not line.label and not line.mark:
             text.stylize(f"bold {_KIND_STYLES[line.kind]}")

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from sshpyk.doctor.finding import Item, Mark
 
-class Mark(Enum):
-    """What a check found out about an item."""
-
-    OK = "(v)"
-    BROKEN = "(x)"
-    ADVICE = "(!)"
-    UNCHECKED = "(?)"
-    INFO = "(i)"
+__all__ = [
+    "Added",
+    "CompletionScript",
+    "Deleted",
+    "Diagnosis",
+    "Edited",
+    "Item",
+    "KernelReport",
+    "Listing",
+    "LoggedIn",
+    "Mark",
+    "Processes",
+]
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,13 @@ class Added:
     display_name: str
     path: Path
     replaced: bool
+
+
+@dataclass(frozen=True)
+class CompletionScript:
+    """``completion`` made these lines for a shell."""
+
+    text: str
 
 
 @dataclass(frozen=True)
@@ -59,16 +71,6 @@ class LoggedIn:
 
 
 @dataclass(frozen=True)
-class Item:
-    """One line about a kernel; ``parts`` are the lines below it."""
-
-    label: str
-    value: str
-    mark: Mark | None = None
-    parts: tuple[Item, ...] = ()
-
-
-@dataclass(frozen=True)
 class KernelReport:
     """What ``list`` says about one kernel; ``kind`` is local, ssh or broken."""
 
@@ -83,6 +85,30 @@ class Processes:
 
     hubs: tuple[dict[str, Any], ...]
     as_json: bool = False
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What ``doctor`` found out about its subject; the findings were shown as they were made.
+
+    ``report`` is what JSON holds, without secrets; ``written`` where it was put.
+    """
+
+    subject: str
+    items: tuple[Item, ...]
+    report: dict[str, Any]
+    written: Path | None = None
+    as_json: bool = False
+
+    @property
+    def cause(self) -> Item | None:
+        """The finding that everything after it would fail of."""
+        return next((item for item in self.items if item.is_broken), None)
+
+    @property
+    def exit_code(self) -> int:
+        """1 when something is broken."""
+        return 1 if self.cause else 0
 
 
 @dataclass(frozen=True)

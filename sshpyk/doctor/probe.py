@@ -1,4 +1,4 @@
-"""What is asked of a host for ``sshpyk list``: the script that one ``ssh`` runs, and its answer.
+"""What is asked of a host: the script that one ``ssh`` runs, and its answer.
 
 Pure: text in, records out. The script is POSIX sh, read by ``sh`` from stdin, so that any login
 shell will do; it writes nothing on the host. Each line of the answer begins with a random mark,
@@ -7,88 +7,100 @@ since rc files may print anything.
 
 from __future__ import annotations
 
-import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+
+from sshpyk.doctor.python_probe import (
+    PYTHON_PROBE,
+    Interpreter,
+    Packages,
+    RemoteSpec,
+    read_interpreter,
+)
+
+__all__ = [
+    "Fuse",
+    "HostAnswer",
+    "Interpreter",
+    "Packages",
+    "Question",
+    "RemoteSpec",
+    "end_line",
+    "read_answer",
+    "script_for",
+]
 
 
 @dataclass(frozen=True)
 class Question:
-    """Does this interpreter run on the host, and does it know this kernel?"""
+    """Does this interpreter run on the host, and does it know this kernel?
+
+    ``folders``: the paths to mount on, ``sshfs``: the program that does it, ``cwd``: the kernel's folder.
+    """
 
     python: str
     kernel_name: str
+    folders: tuple[str, ...] = ()
+    sshfs: str = "sshfs"
+    cwd: str = ""
 
 
 @dataclass(frozen=True)
-class RemoteSpec:
-    """A kernelspec found on the host."""
+class Fuse:
+    """What a host has for mounts. ``device``: usable, forbidden or missing."""
 
-    folder: str
-    argv: tuple[str, ...]
-    interrupt_mode: str
-
-
-@dataclass(frozen=True)
-class Interpreter:
-    """What an interpreter on the host said; ``reason`` says why it said nothing else.
-
-    ``known`` are the names of the kernels that it finds.
-    """
-
-    path: str = ""
-    version: str = ""
-    reason: str = ""
-    known: tuple[str, ...] = ()
-    specs: Mapping[str, RemoteSpec] = field(default_factory=dict)
+    device: str = ""
+    allow_other: bool = False
+    fusermount: str = ""
 
 
 @dataclass(frozen=True)
 class HostAnswer:
-    """What a host said: its ``uname -srm``, and each interpreter by its path as asked."""
+    """What a host said.
+
+    ``system``: ``uname -srm``. ``interpreters`` by their paths as asked. ``free_kb``: room in the home
+    folder and in /tmp. ``sshfs``: program as asked -> its version, empty where there is none.
+    ``folders``: mount point or working folder as asked -> its state, a word of :data:`FOLDER_STATES`.
+    """
 
     system: str
     interpreters: Mapping[str, Interpreter]
+    free_kb: Mapping[str, int] = field(default_factory=dict)
+    fuse: Fuse = Fuse()
+    sshfs: Mapping[str, str] = field(default_factory=dict)
+    folders: Mapping[str, str] = field(default_factory=dict)
 
 
-# Runs under each remote interpreter (3.8 or later); argv: the mark, its index, the kernels' names.
-# The search path is the one that https://docs.jupyter.org/en/latest/use/jupyter-directories.html
-# documents, in the agent's order; importing jupyter_client would take 0.2 s, if it is there at all.
-_PYTHON_PROBE = """
-import importlib.util, json, os, sys
-def read(folder):
-    with open(os.path.join(folder, "kernel.json"), encoding="utf-8") as stream:
-        spec = json.load(stream)
-    return {"folder": folder, "argv": spec.get("argv", []),
-            "interrupt_mode": spec.get("interrupt_mode", "signal")}
-home, env = os.path.expanduser("~"), os.environ
-mac = sys.platform == "darwin"
-share = os.path.join(env.get("XDG_DATA_HOME") or home + "/.local/share", "jupyter")
-user = env.get("JUPYTER_DATA_DIR") or (home + "/Library/Jupyter" if mac else share)
-roots = [d for d in env.get("JUPYTER_PATH", "").split(os.pathsep) if d]
-roots += [sys.prefix + "/share/jupyter", user, "/usr/local/share/jupyter", "/usr/share/jupyter"]
-folders = [os.path.join(d, "kernels") for d in roots]
-folders.append(os.path.join(env.get("IPYTHONDIR") or home + "/.ipython", "kernels"))
-specs = {}
-for parent in folders:
-    for entry in sorted(os.listdir(parent)) if os.path.isdir(parent) else []:
-        folder = os.path.join(parent, entry)
-        if entry.lower() not in specs and os.path.isfile(os.path.join(folder, "kernel.json")):
-            specs[entry.lower()] = folder
-found = {}
-for name in sys.argv[3:]:
-    try:
-        found[name] = read(specs[name.lower()])
-    except (KeyError, OSError, ValueError, AttributeError):
-        pass
-if "python3" in sys.argv[3:] and "python3" not in specs and importlib.util.find_spec("ipykernel"):
-    found["python3"] = {"folder": "", "interrupt_mode": "signal", "argv": [
-        sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]}
-print(sys.argv[1], "python", sys.argv[2], json.dumps({
-    "path": sys.executable, "version": "%d.%d.%d" % sys.version_info[:3],
-    "known": sorted(specs)[:50], "specs": found}))
+FOLDER_STATES = ("empty", "full", "missing", "no-parent", "no-folder", "forbidden", "stale")
+
+_FUSE = r"""
+d=missing; [ -e /dev/fuse ] && d=forbidden; [ -r /dev/fuse ] && [ -w /dev/fuse ] && d=usable
+a=no; grep -q '^[[:space:]]*user_allow_other' /etc/fuse.conf 2>/dev/null && a=yes
+echo {mark} fuse 0 $d $a "$(command -v fusermount3 || command -v fusermount)"
+"""
+_SSHFS = r"""
+s={path}; v=$("$s" --version 2>&1 </dev/null) || v=
+l=$(printf '%s\n' "$v" | grep -i '^sshfs'); [ -n "$l" ] || l=$v
+printf '%s\n' "{mark} sshfs {index} $l" | head -n 1
+"""
+# A mount whose other end has gone gives an error to every look at it, and is no folder to `test`.
+_FOLDER = r"""
+f={path}; w=no-folder
+if [ -d "$f" ]; then
+    if l=$(ls -A "$f" 2>/dev/null); then w=empty; [ -n "$l" ] && w=full; else w=forbidden; fi
+    [ -O "$f" ] || [ -w "$f" ] || w=forbidden
+elif ls -d "$f" 2>&1 | grep -q 'not connected'; then w=stale
+elif [ ! -e "$f" ]; then
+    p=$f; while [ ! -e "$p" ] && [ "$p" != / ]; do p=$(dirname "$p"); done
+    w=no-parent; [ -d "$p" ] && [ -w "$p" ] && w=missing
+fi
+echo {mark} folder {index} $w
+"""
+_SPACE = r"""
+for p in "$HOME" /tmp; do
+    echo {mark} space 0 "$(df -Pk "$p" 2>/dev/null | awk 'NR==2 {{print $4}}')" "$p"
+done
 """
 
 
@@ -104,60 +116,119 @@ def end_line(mark: str) -> str:
 
 def script_for(mark: str, questions: Iterable[Question]) -> str:
     """Return the sh script that answers ``questions``; ``mark`` is a random word."""
-    names: dict[str, list[str]] = {}
-    for question in questions:
-        names.setdefault(question.python, []).append(question.kernel_name)
-    # -B: Python is to write no .pyc files there.
-    lines = [f'echo; echo {mark} system "$(uname -srm)"', f"probe={shlex.quote(_PYTHON_PROBE)}"]
-    for index, (python, kernels) in enumerate(names.items()):
-        arguments = " ".join(map(shlex.quote, sorted(set(kernels))))
-        run = f'"$p" -B -c "$probe" {mark} {index} {arguments} </dev/null 2>&1'
-        # printf, since dash's echo would interpret the backslashes of JSON.
-        lines += [
-            f"p={_sh_word(python)}",
-            'if command -v "$p" >/dev/null 2>&1; then',
-            f"  if r=$({run}); then printf '%s\\n' \"$r\"",
-            f"  else printf '%s\\n' \"{mark} failed {index} $(printf '%s' \"$r\" | tail -n 1)\"; fi",
-            f'elif [ -e "$p" ]; then echo {mark} failed {index} is not executable',
-            f"else echo {mark} failed {index} was not found; fi",
-        ]
+    asked = list(questions)
+    lines = [
+        f'echo; echo {mark} system 0 "$(uname -srm)"',
+        _SPACE.format(mark=mark),
+        f"probe={shlex.quote(PYTHON_PROBE)}",
+    ]
+    for index, python in enumerate(_pythons(asked)):
+        kernels = sorted({question.kernel_name for question in asked if question.python == python})
+        lines += _ask_python(mark, index, python, kernels)
+    folders = _folders(asked)
+    programs = _programs(asked)
+    if programs:
+        lines.append(_FUSE.format(mark=mark))
+        for index, program in enumerate(programs):
+            lines.append(_SSHFS.format(mark=mark, index=index, path=_sh_word(program)))
+    for index, folder in enumerate(folders):
+        lines.append(_FOLDER.format(mark=mark, index=index, path=_sh_word(folder)))
     return "\n".join([*lines, f"echo {end_line(mark)}", ""])
+
+
+def _pythons(questions: Sequence[Question]) -> list[str]:
+    return list(dict.fromkeys(question.python for question in questions))
+
+
+def _folders(questions: Sequence[Question]) -> list[str]:
+    paths = (path for question in questions for path in (*question.folders, question.cwd))
+    return list(dict.fromkeys(filter(None, paths)))
+
+
+def _programs(questions: Sequence[Question]) -> list[str]:
+    return list(dict.fromkeys(question.sshfs for question in questions if question.folders))
+
+
+def _ask_python(mark: str, index: int, python: str, kernels: Sequence[str]) -> list[str]:
+    # -B: Python is to write no .pyc files there.
+    run = f'"$p" -B -c "$probe" {mark} {index} {shlex.join(kernels)} </dev/null 2>&1'
+    # printf, since dash's echo would interpret the backslashes of JSON.
+    return [
+        f"p={_sh_word(python)}",
+        'if command -v "$p" >/dev/null 2>&1; then',
+        f"  if r=$({run}); then printf '%s\\n' \"$r\"",
+        f"  else printf '%s\\n' \"{mark} failed {index} $(printf '%s' \"$r\" | tail -n 1)\"; fi",
+        f'elif [ -e "$p" ]; then echo {mark} failed {index} is not executable',
+        f"else echo {mark} failed {index} was not found; fi",
+    ]
+
+
+class _Answer:
+    """Collects an answer line by line; what it does not know is skipped."""
+
+    def __init__(self, questions: Sequence[Question]) -> None:
+        self.pythons = _pythons(questions)
+        self.folders = _folders(questions)
+        self.programs = _programs(questions)
+        self.system = ""
+        self.fuse = Fuse()
+        self.interpreters: dict[str, Interpreter] = {}
+        self.free_kb: dict[str, int] = {}
+        self.sshfs: dict[str, str] = {}
+        self.states: dict[str, str] = {}
+        self.readers: Mapping[str, Callable[[int, str], None]] = {
+            "system": self._read_system,
+            "space": self._read_space,
+            "python": self._read_python,
+            "failed": self._read_failed,
+            "fuse": self._read_fuse,
+            "sshfs": self._read_sshfs,
+            "folder": self._read_folder,
+        }
+
+    def _read_system(self, _index: int, rest: str) -> None:
+        self.system = rest
+
+    def _read_space(self, _index: int, rest: str) -> None:
+        number, _, path = rest.partition(" ")
+        if number.isdecimal() and len(number) < 20:
+            self.free_kb[path] = int(number)
+
+    def _read_python(self, index: int, rest: str) -> None:
+        self.interpreters[self.pythons[index]] = read_interpreter(rest)
+
+    def _read_failed(self, index: int, rest: str) -> None:
+        reason = rest.strip() or "failed without a word"
+        self.interpreters[self.pythons[index]] = Interpreter(reason=reason)
+
+    def _read_fuse(self, _index: int, rest: str) -> None:
+        words = [*rest.split(" "), "", "", ""]
+        self.fuse = Fuse(words[0], words[1] == "yes", words[2])
+
+    def _read_sshfs(self, index: int, rest: str) -> None:
+        self.sshfs[self.programs[index]] = rest.strip()
+
+    def _read_folder(self, index: int, rest: str) -> None:
+        self.states[self.folders[index]] = rest
 
 
 def read_answer(mark: str, questions: Sequence[Question], output: str) -> HostAnswer:
     """Read what the script printed."""
-    pythons = list(dict.fromkeys(question.python for question in questions))
-    system = ""
-    found: dict[str, Interpreter] = {}
+    answer = _Answer(questions)
     for line in output.splitlines():
-        word, _, rest = line.partition(" ")
-        if word != mark:
-            continue
-        kind, _, rest = rest.partition(" ")
-        system = rest if kind == "system" else system
-        index, _, rest = rest.partition(" ")
-        if kind in ("python", "failed") and index.isdecimal() and int(index) < len(pythons):
-            read = _interpreter if kind == "python" else _failed
-            found[pythons[int(index)]] = read(rest)
+        words = [*line.split(" ", 3), "", "", ""]
+        reader = answer.readers.get(words[1])
+        if words[0] == mark and reader and words[2].isdecimal() and len(words[2]) < 6:
+            try:
+                reader(int(words[2]), words[3])
+            except IndexError:  # a number that we did not give
+                continue
     silent = Interpreter(reason="said nothing that could be understood")
-    return HostAnswer(system, {p: found.get(p, silent) for p in pythons})
-
-
-def _failed(text: str) -> Interpreter:
-    return Interpreter(reason=text.strip() or "failed without a word")
-
-
-def _interpreter(text: str) -> Interpreter:
-    """Read the JSON of the Python probe. A host may send anything: what is odd becomes a reason."""
-    try:
-        answer: dict[str, Any] = json.loads(text)
-        specs = {
-            str(name): RemoteSpec(
-                str(spec["folder"]), tuple(map(str, spec["argv"])), str(spec["interrupt_mode"])
-            )
-            for name, spec in answer["specs"].items()
-        }
-        known = tuple(map(str, answer["known"]))
-        return Interpreter(str(answer["path"]), str(answer["version"]), "", known, specs)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        return Interpreter(reason=f"gave an answer that could not be read ({error!r})")
+    return HostAnswer(
+        answer.system,
+        {python: answer.interpreters.get(python, silent) for python in answer.pythons},
+        answer.free_kb,
+        answer.fuse,
+        answer.sshfs,
+        answer.states,
+    )

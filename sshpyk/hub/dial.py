@@ -224,6 +224,7 @@ class _Attempt:
             if len(self._received) > JUNK_CAP_BYTES:
                 raise RemoteShellFailed(
                     f"more than {JUNK_CAP_BYTES} bytes were printed before our program started",
+                    code="HOST-PRINTS-TOO-MUCH",
                     host=self._target.host,
                     phase=self._phase.value,
                     said=self._received[:500].decode("utf-8", "replace"),
@@ -251,6 +252,7 @@ class _Attempt:
     def _no_answer(self, said: bytes) -> RemoteShellFailed:
         return RemoteShellFailed(
             "something else was printed where our program's answer was due",
+            code="HOST-ODD-ANSWER",
             host=self._target.host,
             phase=self._phase.value,
             said=said[:500].decode("utf-8", "replace"),
@@ -264,6 +266,7 @@ class _Attempt:
         if tuple(int(part) for part in version.split(".")) < OLDEST_PYTHON:
             raise RemoteShellFailed(
                 f"{self._python} is Python {version}; the agent needs 3.8 or newer",
+                code="HOST-PYTHON-TOO-OLD",
                 host=self._target.host,
                 phase=self._phase.value,
                 advice="name a newer interpreter: sshpyk edit --kernel-name … --remote-python PATH",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sshpyk.wire.jupyter_messages import DELIMITER, Signer
+from sshpyk.wire.jupyter_messages import CONTENT, HEADER, Signer, frame_of
 from sshpyk.wire.kernel_messages import CONTROL, IOPUB, SHELL, Part
 
 _STATUS_BYTES = 64
@@ -29,15 +29,12 @@ class KernelInfo:
         if channel == IOPUB:
             if len(parts[-1]) <= _STATUS_BYTES and b'"execution_state"' in bytes(parts[-1]):
                 self._state = bytes(parts[-1])
-        elif channel in (SHELL, CONTROL):
-            header = _header(parts)
-            if header is not None and b'"kernel_info_reply"' in header:
-                self._content = bytes(parts[list(parts).index(DELIMITER) + 5])
+        elif channel in (SHELL, CONTROL) and b'"kernel_info_reply"' in frame_of(parts, HEADER):
+            self._content = frame_of(parts, CONTENT)
 
     def answer(self, channel: int, parts: Sequence[bytes]) -> list[tuple[int, list[bytes]]]:
         """Return what to send for a client's request, as (channel, parts); nothing for all others."""
-        header = _header(parts)
-        if self._content is None or header is None or b'"kernel_info_request"' not in header:
+        if self._content is None or b'"kernel_info_request"' not in frame_of(parts, HEADER):
             return []
         request = self._signer.read(parts)
         if request is None:
@@ -50,10 +47,3 @@ class KernelInfo:
             "status", self._state, identities=[b"status"], parent_header=parent
         )
         return [(IOPUB, status), (channel, reply)]
-
-
-def _header(parts: Sequence[Part]) -> bytes | None:
-    try:
-        return bytes(parts[list(parts).index(DELIMITER) + 2])
-    except (ValueError, IndexError):
-        return None

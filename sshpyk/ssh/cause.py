@@ -24,14 +24,16 @@ WAIT = "check the network, a VPN and that the machine runs; then: {login} true"
 
 @dataclass(frozen=True)
 class Cause:
-    """``pattern`` is searched with ``re.MULTILINE`` in the cleaned stderr.
+    """``code`` is a row of docs/errors.md, of which several causes may share one.
+
+    ``pattern`` is searched with ``re.MULTILINE`` in the cleaned stderr.
 
     ``what`` and ``advice`` may use the pattern's groups, ``{host}``, ``{login}`` (the ssh command
     of that host), ``{reopen}`` (its ``sshpyk login``) and ``{q_GROUP}`` (a group quoted for a
     shell). ``exits``: the exit statuses for which the row counts, None for all of them.
     """
 
-    name: str
+    code: str
     kind: type[SshpykError]
     pattern: re.Pattern[str]
     what: str
@@ -40,7 +42,7 @@ class Cause:
 
 
 def row(
-    name: str,
+    code: str,
     kind: type[SshpykError],
     pattern: str,
     what: str,
@@ -49,4 +51,4 @@ def row(
     exits: frozenset[int | None] | None = SSH_ITSELF,
 ) -> Cause:
     """Write one row of the table."""
-    return Cause(name, kind, re.compile(pattern, re.MULTILINE), what, advice, exits)
+    return Cause(code, kind, re.compile(pattern, re.MULTILINE), what, advice, exits)

@@ -17,35 +17,35 @@ _FIX_CONFIG = "correct the ssh config, then check it with: {login} -G"
 
 SECURITY = (
     row(
-        "host key changed",
+        "SSH-HOST-KEY-CHANGED",
         HostKeyChanged,
         r"[Hh]ost key for (?P<name>\S+) has changed and you have requested strict checking",
         "SECURITY: the host key of {name} has changed; somebody may be impersonating it",
         _VERIFY,
     ),
     row(
-        "host key revoked",
+        "SSH-HOST-KEY-REVOKED",
         HostKeyChanged,
         r"[Hh]ost key for (?P<name>\S+) was revoked and you have requested strict checking",
         "SECURITY: the host key of {name} is marked as revoked",
         "do not connect; ask the administrator of {host}",
     ),
     row(
-        "man in the middle",
+        "SSH-HOST-KEY-CHANGED-NO-PASSWORD",
         HostKeyChanged,
         r"(?P<method>\S+) authentication is disabled to avoid man-in-the-middle attacks",
         "SECURITY: the host key has changed and ssh sends no password there",
         "ask the administrator of {host} whether the host key was replaced, and see: {login}",
     ),
     row(
-        "host key unknown",
+        "SSH-HOST-KEY-UNKNOWN",
         HostKeyRejected,
         r"No (?P<type>\S+) host key is known for (?P<name>\S+) and you have requested strict",
         "the host key of {name} is not known yet",
         "get the host key from the administrator: the ssh config forbids to accept it by asking",
     ),
     row(
-        "host key unverified",
+        "SSH-HOST-KEY-UNCONFIRMED",
         HostKeyRejected,
         r"Host key verification failed",
         "the host key of this host or of a jump host is not confirmed yet",
@@ -55,42 +55,42 @@ SECURITY = (
 
 CONFIG = (
     row(
-        "bad option",
+        "SSH-CONFIG-OPTION",
         InvalidInput,
         r"^(?P<where>.*): Bad configuration option: (?P<option>.*)$",
         "the ssh client does not know the option {option} ({where})",
         _FIX_CONFIG,
     ),
     row(
-        "bad permissions",
+        "SSH-CONFIG-PERMISSIONS",
         InvalidInput,
         r"^Bad owner or permissions on (?P<file>.*)$",
         "ssh refuses {file}: others could write to it",
         "run: chmod go-w {q_file}",
     ),
     row(
-        "no config",
+        "SSH-CONFIG-MISSING",
         InvalidInput,
         r"^Can't open user config file (?P<file>.*): (?P<why>.*)$",
         "ssh cannot read the config {file}: {why}",
         "name a file that exists; with ProxyJump its path may contain no space",
     ),
     row(
-        "config terminates",
+        "SSH-CONFIG-REJECTED",
         InvalidInput,
         r"^(?P<file>.*): terminating, \d+ bad configuration options$",
         "ssh rejects the config {file}",
         _FIX_CONFIG,
     ),
     row(
-        "jump loop",
+        "SSH-JUMP-LOOP",
         InvalidInput,
         r"^jumphost loop via (?P<hop>.*)$",
         "ProxyJump of {hop} leads back to {hop}",
         "give the jump host 'ProxyJump none' in the ssh config",
     ),
     row(
-        "control path",
+        "SSH-CONTROL-PATH",
         InvalidInput,
         r"^(?:ControlPath too long|ControlPath .* too long|unix_listener: path .* too long)",
         "the ControlPath of the ssh config is too long for a socket",
@@ -100,14 +100,14 @@ CONFIG = (
 
 AUTHENTICATION = (
     row(
-        "key file unusable",
+        "SSH-KEY-FILE",
         AuthenticationFailed,
         r'^Load key "(?P<key>[^"]*)": (?P<why>.*)' + LATER + r"Permission denied \(",
         "ssh cannot use the key {key}: {why}",
         "bad permissions: chmod 600 {q_key}; otherwise: ssh-keygen -y -f {q_key}",
     ),
     row(
-        "agent refused",
+        "SSH-KEY-REFUSED",
         AuthenticationFailed,
         r'^sign_and_send_pubkey: signing failed for \S+ "(?P<key>[^"]*)".*?: (?P<why>[^:\n]*)'
         + LATER
@@ -116,35 +116,43 @@ AUTHENTICATION = (
         "unlock or touch the key, or add it again: ssh-add; then: {reopen}",
     ),
     row(
-        "permission denied",
+        "SSH-NEEDS-LOGIN",
+        AuthenticationFailed,
+        r"^(?P<who>\S+@\S+): Permission denied "
+        r"\((?P<methods>[\w,@.-]*(?:password|keyboard-interactive)[\w,@.-]*)\)",
+        "{who}: permission denied ({methods})",
+        _LOGIN,
+    ),
+    row(
+        "SSH-PERMISSION-DENIED",
         AuthenticationFailed,
         r"^(?P<who>\S+@\S+): Permission denied \((?P<methods>[\w,@.-]*)\)",
         "{who}: permission denied ({methods})",
         _LOGIN,
     ),
     row(
-        "permission denied, unnamed",
+        "SSH-PERMISSION-DENIED",
         AuthenticationFailed,
         r"^Permission denied \((?P<methods>[\w,@.-]*)\)",
         "permission denied ({methods})",
         _LOGIN,
     ),
     row(
-        "too many keys",
+        "SSH-TOO-MANY-KEYS",
         AuthenticationFailed,
         r"^(?:Received disconnect from (?P<name>\S+) .*|.*)Too many authentication failures",
         "ssh offered more keys than the server accepts to try",
         "in the ssh config, for this host: IdentityFile <its key> and IdentitiesOnly yes",
     ),
     row(
-        "no method left",
+        "SSH-NEEDS-LOGIN",
         AuthenticationFailed,
         r"No (?:more|supported) authentication methods",
         "no authentication method is left that works without a person",
         _LOGIN,
     ),
     row(
-        "password expired",
+        "SSH-PASSWORD-EXPIRED",
         AuthenticationFailed,
         r"(?:Password change required|[Pp]assword has expired|[Aa]ccount has expired)",
         "the account or its password has expired",

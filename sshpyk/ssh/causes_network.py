@@ -9,39 +9,40 @@ _RESOLVER = (
     r"Name or service not known|Temporary failure in name resolution|No address associated.*"
     r"|nodename nor servname provided.*|Non-recoverable failure.*|Name does not resolve"
 )
+_CONNECT = r"connect to (?:host|address) (?P<name>\S+) port (?P<port>\S+): "
 _HOP = "log in to the jump host and try from there; ssh config: ProxyJump"
 
 JUMP = (
     row(
-        "forwarding forbidden",
+        "SSH-JUMP-FORBIDDEN",
         HostError,
         r"^channel \d+: open failed: administratively prohibited",
         "the jump host does not allow to be jumped through",
         "ask its administrator for AllowTcpForwarding and PermitOpen, or use another way",
     ),
     row(
-        "jump host cannot resolve",
+        "SSH-JUMP-UNKNOWN-HOST",
         UnknownHost,
         rf"^channel \d+: open failed: connect failed: (?P<why>{_RESOLVER})",
         "the jump host could not resolve the host's name: {why}",
         "HostName in the ssh config must be a name that the jump host knows",
     ),
     row(
-        "no session",
+        "SSH-NO-SESSION",
         HostError,
         r"^channel \d+: open failed: connect failed: open failed",
         "the server accepted the login but opened no session",
         "the server's MaxSessions forbids it; ask its administrator",
     ),
     row(
-        "jump host cannot connect",
+        "SSH-JUMP-UNREACHABLE",
         Unreachable,
         r"^channel \d+: open failed: connect failed: (?P<why>.*)",
         "the jump host could not reach the host: {why}",
         _HOP,
     ),
     row(
-        "channel refused",
+        "SSH-CHANNEL-REFUSED",
         HostError,
         r"^channel \d+: open failed: (?P<why>.*)",
         "the server opened no channel: {why}",
@@ -51,28 +52,49 @@ JUMP = (
 
 NETWORK = (
     row(
-        "unknown name",
+        "SSH-UNKNOWN-HOST",
         UnknownHost,
         r"Could not resolve hostname (?P<name>\S+): (?P<why>.*)",
         "the name {name} could not be resolved: {why}",
         "check its spelling, the network and a VPN; see HostName in: {login} -G",
     ),
     row(
-        "no connection",
+        "SSH-REFUSED",
         Unreachable,
-        r"connect to (?:host|address) (?P<name>\S+) port (?P<port>\S+): (?P<why>.*)",
+        _CONNECT + r"(?P<why>Connection refused)",
+        "{name} port {port}: {why}",
+        "no ssh server listens there: check Port, and that sshd runs; then: {login} true",
+    ),
+    row(
+        "SSH-TIMEOUT",
+        Unreachable,
+        _CONNECT + r"(?P<why>(?:Connection|Operation) timed out)",
         "{name} port {port}: {why}",
         WAIT,
     ),
     row(
-        "no common algorithm",
+        "SSH-NO-ROUTE",
+        Unreachable,
+        _CONNECT + r"(?P<why>No route to host|(?:Network|Host) is unreachable|Host is down)",
+        "{name} port {port}: {why}",
+        WAIT,
+    ),
+    row(
+        "SSH-NO-CONNECTION",
+        Unreachable,
+        _CONNECT + r"(?P<why>.*)",
+        "{name} port {port}: {why}",
+        WAIT,
+    ),
+    row(
+        "SSH-ALGORITHMS",
         HostError,
         r"Unable to negotiate with (?P<name>\S+) port \S+: (?P<why>no matching .*? found)",
         "this ssh and the server {name} share no algorithm: {why}",
         "update the older of the two, or allow the algorithm for this host in the ssh config",
     ),
     row(
-        "not an ssh server",
+        "SSH-NOT-SSH",
         Unreachable,
         r"(?:No SSH version received|Protocol major versions differ|: invalid format$"
         r"|could not read protocol version|^ssh_exchange_identification: HTTP)",
@@ -80,7 +102,7 @@ NETWORK = (
         "check Port in the ssh config; a captive portal of a WLAN does this too",
     ),
     row(
-        "no login now",
+        "SSH-NO-LOGIN-NOW",
         Unreachable,
         r"(?P<why>System is (?:booting up|going down)|not permitted to log in"
         r"|Exceeded MaxStartups|Not allowed at this time)",
@@ -89,21 +111,21 @@ NETWORK = (
         exits=None,
     ),
     row(
-        "banner timeout",
+        "SSH-NO-BANNER",
         Unreachable,
         r"timed out during banner exchange",
         "the server accepted the connection but did not answer",
         WAIT,
     ),
     row(
-        "server silent",
+        "SSH-SILENT",
         Unreachable,
         r"^Timeout, server (?P<name>\S+) not responding",
         "the server {name} no longer answers",
         WAIT,
     ),
     row(
-        "proxy command",
+        "SSH-PROXY-COMMAND",
         InvalidInput,
         r"^(?!Warning|Load key|no such identity)(?P<why>.*: (?:(?:command )?not found"
         r"|No such file or directory))$" + LATER + r"UNKNOWN port 65535",
@@ -111,28 +133,28 @@ NETWORK = (
         "install that program or correct ProxyCommand",
     ),
     row(
-        "disconnected",
+        "SSH-DISCONNECTED",
         Unreachable,
         r"^Received disconnect from (?P<name>\S+) port \d+:\d+: *(?P<why>.*)",
         "{name} ended the connection: {why}",
         TRY,
     ),
     row(
-        "proxy ended",
+        "SSH-PROXY-ENDED",
         Unreachable,
         r"UNKNOWN port 65535",
         "the jump host or the ProxyCommand ended the connection",
         _HOP,
     ),
     row(
-        "dropped before login",
+        "SSH-DROPPED-EARLY",
         Unreachable,
         r"(?:kex_exchange_identification|ssh_exchange_identification|banner exchange): (?P<why>.*)",
         "the server ended the connection before the login: {why}",
         "the server may be overloaded or have blocked this address; wait, then: {login} true",
     ),
     row(
-        "dropped",
+        "SSH-DROPPED",
         Unreachable,
         r"(?:^Connection (?:to \S+ )?(?:closed|reset|timed out)|^Connection to \S+ port \S+ timed"
         r"|[Bb]roken pipe|Connection reset by peer|^ssh_dispatch_run_fatal|^packet_write_"

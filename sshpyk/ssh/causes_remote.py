@@ -14,7 +14,7 @@ CSH: frozenset[int | None] = frozenset({1})
 
 REMOTE = (
     row(
-        "no login shell",
+        "HOST-NO-LOGIN-SHELL",
         RemoteShellFailed,
         r"This account is (?:currently )?not available",
         "the account on the host has no login shell",
@@ -22,7 +22,7 @@ REMOTE = (
         exits=None,
     ),
     row(
-        "restricted shell",
+        "HOST-RESTRICTED-SHELL",
         RemoteShellFailed,
         r": (?P<why>restricted.*)$",
         "the account's shell is restricted: {why}",
@@ -30,7 +30,7 @@ REMOTE = (
         exits=NOT_RUNNABLE | CSH,
     ),
     row(
-        "broken interpreter",
+        "HOST-PYTHON-BROKEN",
         RemoteShellFailed,
         r"(?:Fatal Python error: |: error while loading shared libraries: )(?P<why>.+)$",
         "the interpreter on the host does not start: {why}",
@@ -38,7 +38,7 @@ REMOTE = (
         exits=NOT_RUNNABLE | CSH,
     ),
     row(
-        "not executable",
+        "HOST-NOT-EXECUTABLE",
         RemoteShellFailed,
         r"(?:[Pp]ermission denied: (?P<a>.+)|(?:^|: )(?P<b>[^:\n]+): (?:cannot execute.*"
         r"|[Pp]ermission denied|Is a directory|Exec format error.*)"
@@ -48,7 +48,7 @@ REMOTE = (
         exits=NOT_RUNNABLE,
     ),
     row(
-        "program not found",
+        "HOST-NO-PROGRAM",
         RemoteShellFailed,
         r"(?:command not found: (?P<a>.+)|no such file or directory: (?P<b>.+)"
         r"|Unknown command:? '?(?P<c>[^'\n]+)'?"
@@ -58,7 +58,7 @@ REMOTE = (
         exits=NOT_RUNNABLE,
     ),
     row(
-        "program not found, csh",
+        "HOST-NO-PROGRAM",
         RemoteShellFailed,
         r"^(?P<a>[^:\n]+): (?:Command not found|Permission denied)\.$",
         "the host has no {program} that can be executed",
@@ -68,17 +68,17 @@ REMOTE = (
 )
 
 # What to say when no row knows the words (a translated shell, LogLevel QUIET on a jump host).
-STOPPED = row("stopped", Unreachable, "", "ssh was stopped before it got an answer", WAIT)
-UNKNOWN = row("unknown", Unreachable, "", "ssh ended without a known reason", TRY)
+STOPPED = row("SSH-STOPPED", Unreachable, "", "ssh was stopped before it got an answer", WAIT)
+UNKNOWN = row("SSH-UNKNOWN", Unreachable, "", "ssh ended without a known reason", TRY)
 ENDED = row(
-    "ended",
+    "HOST-ENDED-EARLY",
     RemoteShellFailed,
     "",
     "the remote side ended before our program started",
     "a forced command or an 'exit' in a start-up file of the shell does this; " + _SHELL,
 )
 EXIT_STATUS = row(
-    "exit status",
+    "HOST-EXIT-STATUS",
     RemoteShellFailed,
     "",
     "the remote command ended with exit status {status}",

@@ -165,7 +165,9 @@ def find_ssh(configured: str | None = None) -> str:
         advice = "install the OpenSSH client (package openssh-client or openssh-clients)"
     else:
         advice = "name an executable OpenSSH client, or leave it out to use the one in PATH"
-    raise InvalidInput(f"there is no executable ssh client at {wanted!r}", advice=advice)
+    raise InvalidInput(
+        f"there is no executable ssh client at {wanted!r}", advice=advice, code="SSH-MISSING"
+    )
 
 
 def _find_config(ssh_config: str | None) -> str | None:
@@ -178,6 +180,7 @@ def _find_config(ssh_config: str | None) -> str | None:
         raise InvalidInput(
             f"the ssh config {str(path)!r} cannot be read",
             advice="name an existing file, or leave it out to use ~/.ssh/config",
+            code="SSH-CONFIG-MISSING",
         )
     return str(path)
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from sshpyk.errors import HostError, InvalidInput
 from sshpyk.ssh.command import SshTarget, query_argv
@@ -34,6 +34,8 @@ class ResolvedHost:
     controlpath: str = ""
     serveraliveinterval: int = 0
     connecttimeout: int | None = None
+    settings: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """All that ``ssh -G`` printed, keywords in small letters."""
 
 
 def resolve(target: SshTarget, timeout_s: float = 5.0) -> ResolvedHost:
@@ -70,6 +72,7 @@ def resolve_chain(target: SshTarget, timeout_s: float = 5.0) -> tuple[ResolvedHo
                 host=target.host,
                 phase=_PHASE,
                 advice=f"give {hops[0]} a ProxyJump of its own in the ssh config, or 'none'",
+                code="SSH-JUMP-LOOP",
             )
         visited.add(hops[0])
         resolved = [resolve(replace(target, host=hop), timeout_s) for hop in hops]
@@ -101,6 +104,7 @@ def _run(target: SshTarget, timeout_s: float) -> tuple[str, int]:
             host=target.host,
             phase=_PHASE,
             advice="install the OpenSSH client, or name it with --ssh",
+            code="SSH-MISSING",
         ) from error
     with process:
         try:
@@ -109,6 +113,7 @@ def _run(target: SshTarget, timeout_s: float) -> tuple[str, int]:
             _kill_group(process.pid)
             raise HostError(
                 f"ssh -G gave no answer within {timeout_s:g} s",
+                code="SSH-CONFIG-TIMEOUT",
                 host=target.host,
                 phase=_PHASE,
                 advice="look for a 'Match exec' in the ssh config whose command hangs",
@@ -149,4 +154,5 @@ def _record(host: str, fields: Mapping[str, str]) -> ResolvedHost:
         controlpath=fields.get("controlpath", ""),
         serveraliveinterval=int(fields.get("serveraliveinterval") or 0),
         connecttimeout=int(timeout) if timeout.isdigit() else None,
+        settings=fields,
     )

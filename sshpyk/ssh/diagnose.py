@@ -89,6 +89,7 @@ def diagnose(
         phase=phase,
         said="\n".join(lines[-_MAX_SAID_LINES:]),
         advice=cause.advice.format_map(values),
+        code=cause.code,
     )
 
 

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 
 from sshpyk.errors import HostError, InvalidInput, SshpykError, Unreachable
 from sshpyk.ssh.command import SshTarget, batch_environment, ssh_argv
@@ -23,7 +24,6 @@ log = logging.getLogger(__name__)
 
 # The words after the host: any login shell understands them. The script comes on stdin.
 REMOTE_COMMAND = ("exec", "sh")
-_PHASE = "checking the host"
 _MAX_OUTPUT_BYTES = 1 << 20
 _GRACE_S = 2.0
 
@@ -31,14 +31,26 @@ _GRACE_S = 2.0
 class ScriptRunner:
     """Runs scripts on hosts, from any number of threads; :meth:`stop` ends them all."""
 
-    def __init__(self, timeout_s: float = 20.0) -> None:
+    def __init__(self, timeout_s: float = 20.0, *, phase: str = "checking the host") -> None:
         self._timeout_s = timeout_s
+        self._phase = phase
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
         self._stopped = False
 
-    def run(self, target: SshTarget, script: str, end: str) -> str:
+    def run(
+        self,
+        target: SshTarget,
+        script: str,
+        end: str,
+        *,
+        options: Sequence[str] = (),
+        timeout_s: float | None = None,
+    ) -> str:
         """Return what the script printed, which came to the line ``end``, its last.
+
+        ``options`` as in :func:`~sshpyk.ssh.command.ssh_argv`; ``timeout_s`` where less time is left than
+        a script may take.
 
         Raises SshpykError with the cause when it did not: no ssh, no login, no answer in time.
         """
@@ -46,9 +58,11 @@ class ScriptRunner:
         with tempfile.TemporaryFile() as file:
             file.write(script.encode())
             file.seek(0)
-            process = self._start(target, file.fileno())
+            argv = ssh_argv(target, REMOTE_COMMAND, options=options)
+            process = self._start(target, argv, file.fileno())
+        patience_s = self._timeout_s if timeout_s is None else timeout_s
         try:
-            out, err, ended = _read(process, end.encode(), self._timeout_s)
+            out, err, ended = _read(process, end.encode(), patience_s)
             status = self._end(process, _GRACE_S if ended else 0.0)
         except BaseException:
             self._end(process, 0.0)
@@ -61,12 +75,12 @@ class ScriptRunner:
     def _failure(self, target: SshTarget, said: str, err: str, status: int | None) -> SshpykError:
         if status is None and not err.strip():
             what = f"no usable answer within {self._timeout_s:g} s"
-            return Unreachable(what, host=target.host, phase=_PHASE)
+            return Unreachable(what, host=target.host, phase=self._phase, code="HOST-NO-ANSWER")
         return diagnose(  # of stdout too: nologin speaks there
             said,
             status,
             host=target.host,
-            phase=_PHASE,
+            phase=self._phase,
             login=target.typed,
             reopen=target.login_command,
         )
@@ -78,11 +92,10 @@ class ScriptRunner:
             for process in self._running:
                 _kill(process)
 
-    def _start(self, target: SshTarget, stdin: int) -> subprocess.Popen[bytes]:
-        argv = ssh_argv(target, REMOTE_COMMAND)
+    def _start(self, target: SshTarget, argv: list[str], stdin: int) -> subprocess.Popen[bytes]:
         with self._lock:
             if self._stopped:
-                raise HostError("not asked", host=target.host, phase=_PHASE)
+                raise HostError("not asked", host=target.host, phase=self._phase)
             try:
                 process = subprocess.Popen(
                     argv,

@@ -13,8 +13,21 @@ import json
 import uuid
 from typing import Any, NamedTuple, Sequence
 
+from sshpyk.wire.kernel_messages import Part
+
 DELIMITER = b"<IDS|MSG>"
 PROTOCOL_VERSION = "5.3"
+
+# Places of the frames behind the delimiter; the signature is the first.
+HEADER, PARENT_HEADER, METADATA, CONTENT = range(2, 6)
+
+
+def frame_of(parts: Sequence[Part], place: int) -> bytes:
+    """Return one frame of a message, signed or not; empty where there is no such frame."""
+    try:
+        return bytes(parts[parts.index(DELIMITER) + place])
+    except (ValueError, IndexError):
+        return b""
 
 
 class Request(NamedTuple):

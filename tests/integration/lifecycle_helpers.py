@@ -35,8 +35,9 @@ from tests.integration.kernels import (
     free_port,
     new_environment,
     run,
+    started,
 )
-from tests.integration.machines import Lab, Machine, Process
+from tests.integration.machines import USER, Lab, Machine, Process
 
 REMOTE_PYTHON = "/opt/venv/bin/python"
 REMOTE_KERNELS = "/home/lab/.local/share/jupyter/kernels"
@@ -157,11 +158,11 @@ def own_hub(lab: Lab, host_alias: str, tmp_path: Path) -> Iterator[OwnHub]:
         yield hub
 
 
-def agents(lab: Lab) -> list[Process]:
-    """Return the agents on the remote: detached, so init's children."""
+def agents(lab: Lab, *, user: str = USER) -> list[Process]:
+    """Return the agents of a user on the remote: detached, so init's children."""
     return [
         process
-        for process in lab.remote.processes(containing="<sshpyk:locate>")
+        for process in lab.remote.processes(user=user, containing="<sshpyk:locate>")
         if process.ppid == 1
     ]
 
@@ -302,3 +303,31 @@ def outcome_of(
     while outcome.reply.get("parent_header", {}).get("msg_id") != msg_id:
         outcome.reply = client.get_shell_msg(timeout=timeout_s)
     return outcome
+
+
+# Scenarios
+
+
+@contextlib.contextmanager
+def interrupt_and_restart_beside_another(
+    lab: Lab, name: str, disturb: Callable[[], object]
+) -> Iterator[None]:
+    """Start two kernels, ``disturb``, then interrupt and restart one as a user would.
+
+    Neither may notice anything of the disturbance. Both live until the block ends.
+    """
+    with started(lab, name) as kernel, started(lab, name) as beside:
+        kernel.run("mark = 41")
+        beside.run("mark = 42")
+        disturb()
+        msg_id = kernel.client.execute("print('sleeping', flush=True); import time; time.sleep(60)")
+        await_text(kernel.client, "sleeping\n")
+        kernel.manager.interrupt_kernel()
+        assert outcome_of(kernel.client, msg_id).reply["content"]["ename"] == "KeyboardInterrupt"
+        # A line about the disturbance may precede what a cell says.
+        assert outcome_of(kernel.client, kernel.client.execute("mark")).result == "41"
+        kernel.manager.restart_kernel()
+        await_ready(kernel.client)
+        assert kernel.run("'mark' in globals()").result == "False"
+        assert outcome_of(beside.client, beside.client.execute("mark")).result == "42"
+        yield

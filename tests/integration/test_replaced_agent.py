@@ -1,22 +1,24 @@
 """F16: the agent on the host is killed; the next one adopts its kernels, and says what may be missing.
 F21: the host is rebooted; the kernels on it are gone, and so it is said.
 
-All links to a host share its agent, so these tests run alone and begin without any hub.
+Each test has an account on the host, and so an agent, of its own.
 """
 # ruff: noqa: F401, F811
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.integration import leftovers
+from tests.integration.faults.bench import account
 from tests.integration.kernels import (
     PATIENCE_S,
     AddKernel,
@@ -28,14 +30,15 @@ from tests.integration.kernels import (
     jupyter_folders,
     started,
 )
-from tests.integration.lifecycle_helpers import OwnHub, agents, outcome_of, own_hub
-from tests.integration.machines import Lab, Process
-from tests.integration.printing import EXPECTED, LINES, PRINTING, text_up_to
-from tests.integration.test_resume import kill_ssh
-
-# They kill the one agent that all tests share, also under kernels that live for a whole class: not
-# beside others, so only when asked for.
-pytestmark = [pytest.mark.slow, pytest.mark.exclusive, pytest.mark.timeout(600)]
+from tests.integration.lifecycle_helpers import (
+    OwnHub,
+    agents,
+    hub_of,
+    interrupt_and_restart_beside_another,
+    outcome_of,
+)
+from tests.integration.machines import Lab
+from tests.integration.printing import LINES, PRINTING, text_up_to
 
 NOTICE = re.compile(r"agent on \S+ was killed.* up to (\d+) s may be missing")
 LINE_S = 0.05  # between two lines of PRINTING
@@ -43,26 +46,53 @@ LINE_S = 0.05  # between two lines of PRINTING
 LAST_WORDS = "print('last words', flush=True); import os, time; time.sleep(1); os._exit(0)"
 
 
-@pytest.fixture(autouse=True)
-def no_other_hub(lab: Lab) -> None:
-    """End the hubs that other tests have left idle: they would dial, and start an agent, as well."""
-    leftovers.stop_hubs()
-    eventually(lambda: not agents(lab), "the end of every agent")
+@dataclass(frozen=True)
+class Place:
+    """An account on the remote, and the hub that logs in there."""
+
+    lab: Lab
+    account: str
+    hub: OwnHub
+    add_kernel: AddKernel
+
+    def agents(self) -> list[int]:
+        """Return the process ids of the account's agents."""
+        return [one.pid for one in agents(self.lab, user=self.account)]
+
+    def agent(self) -> int:
+        """Return the process id of the one agent."""
+        (found,) = self.agents()
+        return found
+
+    def add(self) -> str:
+        """Add a kernel; return its name."""
+        return self.add_kernel(self.hub.host, *self.hub.options)
+
+    @contextlib.contextmanager
+    def kernel(self) -> Iterator[Running]:
+        """Start a kernel."""
+        with started(self.lab, self.add()) as kernel:
+            yield kernel
+
+    def kill(self, *pids: int) -> None:
+        """Kill processes on the remote, all at once."""
+        self.lab.remote.run(f"kill -9 {' '.join(map(str, pids))}", user="root")
+
+    def replace_agent(self) -> None:
+        """Kill the agent and wait until the link is up with the next one."""
+        old = self.agent()
+        self.kill(old)
+        eventually(lambda: self.agents() not in ([], [old]), "another agent")
+        eventually(lambda: self.hub.link_state() == "up", "the link")
+        assert len(self.agents()) == 1
 
 
-def agent(lab: Lab) -> Process:
-    """Return the one agent on the remote."""
-    (found,) = agents(lab)
-    return found
-
-
-def kill_agent(lab: Lab, hub: OwnHub) -> None:
-    """Kill the agent and wait until the link is up with the next one."""
-    old = agent(lab).pid
-    lab.remote.kill(old)
-    eventually(lambda: [one.pid for one in agents(lab)] not in ([], [old]), "another agent")
-    eventually(lambda: hub.link_state() == "up", "the link")
-    assert len(agents(lab)) == 1
+@pytest.fixture
+def place(lab: Lab, account: str, add_kernel: AddKernel, tmp_path: Path) -> Iterator[Place]:
+    """A place of this test's own."""
+    config = f"Host remote\n    User {account}\n"
+    with hub_of(lab, "remote", tmp_path / "ssh_config", config) as hub:
+        yield Place(lab, account, hub, add_kernel)
 
 
 def missing_lines(text: str) -> list[int]:
@@ -95,16 +125,16 @@ def outcomes_of(kernel: Running, *msg_ids: str) -> dict[str, Outcome]:
 
 
 def test_f16_agent_killed_while_a_cell_prints_loses_only_what_is_declared(
-    lab: Lab, add_kernel: AddKernel, own_hub: OwnHub
+    place: Place,
 ) -> None:
-    with started(lab, add_kernel(own_hub.host, *own_hub.options)) as kernel:
+    with place.kernel() as kernel:
         kernel.run("mark = 41")
         pid = kernel.remote_pid()
         msg_id = kernel.client.execute(PRINTING)
         text = ""
         for line in (30, 100):
             text += text_up_to(kernel, f"line {line}\n")
-            kill_agent(lab, own_hub)
+            place.replace_agent()
         outcome = outcome_of(kernel.client, msg_id)
         text += outcome.text()
         missing = missing_lines(text)
@@ -119,33 +149,41 @@ def test_f16_agent_killed_while_a_cell_prints_loses_only_what_is_declared(
 
 
 def test_f16_adopted_kernels_are_interrupted_restarted_and_shut_down_as_before(
-    lab: Lab, add_kernel: AddKernel, own_hub: OwnHub
+    place: Place,
 ) -> None:
-    name = add_kernel(own_hub.host, *own_hub.options)
-    with started(lab, name) as kernel, started(lab, name) as beside:
-        kernel.run("mark = 41")
-        beside.run("mark = 42")
-        kill_agent(lab, own_hub)
-        msg_id = kernel.client.execute("print('sleeping', flush=True); import time; time.sleep(60)")
-        text_up_to(kernel, "sleeping\n")
-        kernel.manager.interrupt_kernel()
-        assert outcome_of(kernel.client, msg_id).reply["content"]["ename"] == "KeyboardInterrupt"
-        assert kernel.client.execute("mark")
-        old = agent(lab).pid
-        kernel.manager.restart_kernel()
-        await_ready(kernel.client)
-        assert kernel.run("'mark' in globals()").result == "False"
-        assert beside.client.execute_interactive("assert mark == 42", timeout=PATIENCE_S)[
-            "content"
-        ]["status"] == ("ok")
-        assert agent(lab).pid == old
+    with interrupt_and_restart_beside_another(place.lab, place.add(), place.replace_agent):
+        assert len(place.agents()) == 1
+
+
+def test_f16_client_that_stays_connected_is_answered_whatever_it_asks(place: Place) -> None:
+    """Plain jupyter_client, a prompt open each time: nothing is left silent behind two agents."""
+    with place.kernel() as kernel:
+        client = kernel.client
+        for _ in range(2):
+            asking = client.execute("input('? ')", allow_stdin=True)
+            assert client.get_stdin_msg(timeout=PATIENCE_S)["content"]["prompt"] == "? "
+            place.replace_agent()
+            client.input("typed")
+            assert outcome_of(client, asking).result == "'typed'"
+            for msg_id in (
+                client.kernel_info(),
+                client.complete("zi"),
+                client.history(hist_access_type="tail", n=1),
+                client.inspect("zip"),
+            ):
+                assert outcome_of(client, msg_id).reply["content"]["status"] == "ok"
+            sleeping = client.execute("print('begun', flush=True); import time; time.sleep(60)")
+            text_up_to(kernel, "begun\n")
+            kernel.manager.interrupt_kernel()
+            content = outcome_of(client, sleeping).reply["content"]
+            assert content["ename"] == "KeyboardInterrupt"
 
 
 def test_f16_adopted_kernel_that_ends_is_told_of_without_a_claim_of_success(
-    lab: Lab, add_kernel: AddKernel, own_hub: OwnHub
+    place: Place,
 ) -> None:
-    with started(lab, add_kernel(own_hub.host, *own_hub.options)) as kernel:
-        kill_agent(lab, own_hub)
+    with place.kernel() as kernel:
+        place.replace_agent()
         kernel.client.execute(LAST_WORDS)
         text_up_to(kernel, "last words\n")
         eventually(lambda: not kernel.manager.is_alive(), "the kernel's end", timeout_s=30)
@@ -153,20 +191,20 @@ def test_f16_adopted_kernel_that_ends_is_told_of_without_a_claim_of_success(
 
 
 def test_f16_kernel_that_ends_while_no_agent_lives_is_told_of(
-    lab: Lab, add_kernel: AddKernel, own_hub: OwnHub
+    place: Place,
 ) -> None:
-    with started(lab, add_kernel(own_hub.host, *own_hub.options)) as kernel:
+    with place.kernel() as kernel:
         pid = kernel.remote_pid()
-        lab.remote.run(["bash", "-c", f"kill -9 {agent(lab).pid} {pid}"])
+        place.kill(place.agent(), pid)
         eventually(lambda: not kernel.manager.is_alive(), "the kernel's end", timeout_s=30)
         assert kernel.manager.provisioner.process.returncode == 255
 
 
 def test_f16_answers_that_were_lost_are_replaced_by_an_error(
-    lab: Lab, add_kernel: AddKernel, own_hub: OwnHub
+    place: Place,
 ) -> None:
     """The cell ends, and another is asked for, while the agent is dead and nobody knows it."""
-    gate = f"/tmp/test-gate-{uuid.uuid4().hex[:8]}"
+    remote, gate = place.lab.remote, f"/tmp/test-gate-{uuid.uuid4().hex[:8]}"
     code = f"""
 import os, time
 print("begun", flush=True)
@@ -175,17 +213,18 @@ while not os.path.exists({gate!r}):
 os.rename({gate!r}, {gate + "-passed"!r})
 mark = 43
 """
-    with started(lab, add_kernel(own_hub.host, *own_hub.options)) as kernel:
+    with place.kernel() as kernel:
         msg_id = kernel.client.execute(code)
         text_up_to(kernel, "begun\n")
-        ssh = own_hub.connection()
+        ssh = place.hub.connection()
         os.kill(ssh.pid, signal.SIGSTOP)  # nothing passes, and nobody dials yet
-        lab.remote.run(f"kill -9 {agent(lab).pid}; touch {gate}")
+        place.kill(place.agent())
+        remote.run(["touch", gate], user=place.account)
         later = kernel.client.execute("mark")
-        eventually(lambda: lab.remote.files(gate + "-passed"), "the cell's end")
+        eventually(lambda: remote.files(gate + "-passed"), "the cell's end")
         os.kill(ssh.pid, signal.SIGCONT)
         outcomes = outcomes_of(kernel, msg_id, later)
-        lab.remote.run(["rm", gate + "-passed"])
+        remote.run(["rm", gate + "-passed"], user=place.account)
         assert outcomes[msg_id].reply["content"]["ename"] == "AnswerLost"
         assert "the answer was lost" in outcomes[msg_id].text("stderr")
         assert outcomes[later].result == "43"
@@ -193,16 +232,16 @@ mark = 43
 
 
 def test_f16_agent_and_link_and_hub_killed_at_once(
-    lab: Lab, add_kernel: AddKernel, own_hub: OwnHub
+    place: Place,
 ) -> None:
-    with started(lab, add_kernel(own_hub.host, *own_hub.options)) as kernel:
+    with place.kernel() as kernel:
         kernel.run("mark = 41")
         pid = kernel.remote_pid()
         msg_id = kernel.client.execute(PRINTING)
         text = text_up_to(kernel, "line 20\n")
-        doomed = agent(lab).pid
-        os.kill(own_hub.pid, signal.SIGKILL)
-        lab.remote.kill(doomed)
+        doomed = place.agent()
+        os.kill(place.hub.pid, signal.SIGKILL)
+        place.kill(doomed)
         outcome = outcome_of(kernel.client, msg_id)
         missing = missing_lines(text + outcome.text())
         assert LINES - 1 not in missing
@@ -213,16 +252,16 @@ def test_f16_agent_and_link_and_hub_killed_at_once(
 
 
 def test_f16_agent_killed_while_large_messages_are_under_way_both_ways(
-    lab: Lab, add_kernel: AddKernel, own_hub: OwnHub
+    place: Place,
 ) -> None:
-    """20 MB each way: the answer is whole or declared lost, and the next request finds a sane kernel."""
-    with started(lab, add_kernel(own_hub.host, *own_hub.options)) as kernel:
+    """8 MB each way: the answer is whole or declared lost, and the next request finds a sane kernel."""
+    with place.kernel() as kernel:
         kernel.run("mark = 41")
-        first = kernel.client.execute("'x' * 20_000_000")
-        second = kernel.client.execute(f"len({'y' * 20_000_000!r})")
-        kill_agent(lab, own_hub)
+        first = kernel.client.execute("'x' * 8_000_000")
+        second = kernel.client.execute(f"len({'y' * 8_000_000!r})")
+        place.replace_agent()
         outcomes = outcomes_of(kernel, first, second)
-        for msg_id, length in ((first, 20_000_002), (second, 8)):
+        for msg_id, length in ((first, 8_000_002), (second, 7)):
             outcome = outcomes[msg_id]
             content = outcome.reply["content"]
             if content["status"] == "ok":
@@ -232,10 +271,12 @@ def test_f16_agent_killed_while_large_messages_are_under_way_both_ways(
         assert kernel.run("mark + 1").result == "42"
 
 
-def reboot(lab: Lab, boot_id_file: str, kernel_pid: int) -> None:
-    """Do to the remote's processes and to /tmp what a reboot does, and to the file that tells of it."""
-    lab.remote.run(f"echo another-boot > {boot_id_file}")
-    lab.remote.run(f"rm -rf /tmp/sshpyk-$(id -u); kill -9 {agent(lab).pid} {kernel_pid}")
+def reboot(place: Place, boot_id_file: str, kernel_pid: int) -> None:
+    """Do to the account's processes and to /tmp what a reboot does, and to the file that tells of it."""
+    remote = place.lab.remote
+    remote.run(f"echo another-boot > {boot_id_file}")
+    remote.run("rm -rf /tmp/sshpyk-$(id -u)", user=place.account)
+    place.kill(place.agent(), kernel_pid)
 
 
 @pytest.fixture
@@ -244,7 +285,7 @@ def boot_id_file(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 
     The lab's machines are containers: their boot id is that of the machine below, which stays.
     """
-    path = f"/tmp/test-boot-id-{os.getpid()}"
+    path = f"/tmp/test-boot-id-{uuid.uuid4().hex[:8]}"
     lab.remote.run(f"echo one-boot > {path}")
     (tmp_path / "sitecustomize.py").write_text(
         "import json, sys, zlib\n"
@@ -264,17 +305,15 @@ def boot_id_file(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 
 
 def test_f21_rebooted_host_is_said_and_the_kernel_is_gone(
-    lab: Lab,
-    add_kernel: AddKernel,
     boot_id_file: str,
-    own_hub: OwnHub,
+    place: Place,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    with started(lab, add_kernel(own_hub.host, *own_hub.options)) as kernel:
+    with place.kernel() as kernel:
         kernel.run("mark = 41")
-        reboot(lab, boot_id_file, kernel.remote_pid())
+        reboot(place, boot_id_file, kernel.remote_pid())
         eventually(lambda: not kernel.manager.is_alive(), "the kernel's end", timeout_s=30)
-        eventually(lambda: own_hub.link_state() == "down", "no endless reconnect")
+        eventually(lambda: place.hub.link_state() == "down", "no endless reconnect")
         said = capfd.readouterr().err  # the stand-in's, which is what a user sees
         assert "the host was rebooted, and the kernels on it are gone" in said
         kernel.manager.restart_kernel(now=True)

@@ -13,12 +13,16 @@ from tests.integration.kernels import (
     AddKernel,
     Running,
     add_kernel,
-    await_ready,
     eventually,
     jupyter_folders,
     started,
 )
-from tests.integration.lifecycle_helpers import OwnHub, outcome_of, own_hub
+from tests.integration.lifecycle_helpers import (
+    OwnHub,
+    interrupt_and_restart_beside_another,
+    outcome_of,
+    own_hub,
+)
 from tests.integration.machines import Lab
 from tests.integration.printing import EXPECTED, LINES, PRINTING, text_up_to
 
@@ -54,16 +58,5 @@ def test_f14_kernels_of_a_killed_hub_are_interrupted_and_restarted_as_before(
     lab: Lab, add_kernel: AddKernel, own_hub: OwnHub
 ) -> None:
     name = add_kernel(own_hub.host, *own_hub.options)
-    with started(lab, name) as kernel, started(lab, name) as beside:
-        kernel.run("mark = 41")
-        beside.run("mark = 42")
-        kill_hub(own_hub)
-        msg_id = kernel.client.execute("print('sleeping', flush=True); import time; time.sleep(60)")
-        text_up_to(kernel, "sleeping\n")
-        kernel.manager.interrupt_kernel()
-        assert outcome_of(kernel.client, msg_id).reply["content"]["ename"] == "KeyboardInterrupt"
-        assert kernel.run("mark").result == "41"
-        kernel.manager.restart_kernel()
-        await_ready(kernel.client)
-        assert kernel.run("'mark' in globals()").result == "False"
-        assert beside.run("mark").result == "42"
+    with interrupt_and_restart_beside_another(lab, name, lambda: kill_hub(own_hub)):
+        assert own_hub.link_state() == "up"

@@ -14,6 +14,7 @@ from sshpyk.cli.main import cli
 
 # Understands what sshpyk asks of ssh: `-G`, or a command that it runs here instead of there.
 FAKE_SSH = r"""#!/bin/sh
+[ "$1" = -V ] && { echo "OpenSSH_9.2p1 Fake" >&2; exit 0; }
 echo "$@" >> "$FAKE_SSH_LOG"
 query=no
 while [ "$1" != -- ]; do
@@ -23,12 +24,17 @@ done
 shift; host=$1; shift
 if [ $query = yes ]; then
     echo "user me"; echo "hostname $host.example"; echo "port 22"
+    [ "$host" = secretive ] && { echo "setenv A=plant3d-s3cret-setenv"
+        echo "proxycommand nc --password plant3d-s3cret-proxy %h"; }
+    [ "$host" = week ] && echo "serveraliveinterval 604800"
     [ "$host" = behind ] && echo "proxyjump bastion"
     exit 0
 fi
 case "$host" in
     refused) echo "ssh: connect to host refused port 22: Connection refused" >&2; exit 255;;
-    slow) exec sleep 60;;
+    slow*) exec sleep 60;;
+    crowded) [ -e "$FAKE_SSH_LOG.again" ] || { touch "$FAKE_SSH_LOG.again"
+        echo "kex_exchange_identification: Connection closed by remote host" >&2; exit 255; };;
     silent) exit 0;;
     noisy) echo "Welcome"; printf 'no newline';;
     endless) exec yes;;

@@ -38,7 +38,7 @@ def test_record_survives_json(
 def test_error_survives_pickling() -> None:
     error = pickle.loads(pickle.dumps(Unreachable("no route", host="gpu1", phase="dialling")))
     assert isinstance(error, Unreachable)
-    assert str(error) == "host gpu1: no route (while dialling)"
+    assert str(error) == "host gpu1: no route (while dialling) [HOST-UNREACHABLE]"
 
 
 def test_unknown_kind_keeps_its_text() -> None:
@@ -53,10 +53,14 @@ def test_empty_record_is_an_error_still() -> None:
 
 def test_text_has_what_was_said_and_the_advice() -> None:
     error = AuthenticationFailed(
-        "permission denied", host="gpu1", said="one\ntwo\n", advice="ssh gpu1"
+        "permission denied",
+        host="gpu1",
+        said="one\ntwo\n",
+        advice="ssh gpu1",
+        code="SSH-NEEDS-LOGIN",
     )
     assert str(error).splitlines() == [
-        "host gpu1: permission denied",
+        "host gpu1: permission denied [SSH-NEEDS-LOGIN]",
         "  | one",
         "  | two",
         "  -> ssh gpu1",

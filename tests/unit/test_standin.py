@@ -478,5 +478,5 @@ def test_a_failed_launch_from_a_command_line_goes_to_stderr(stage: Stage, kernel
     stage.hub.launch()
     stage.hub.say(event="failed", error=KernelDied("no luck", said="words").to_record())
     _, said = process.communicate(timeout=PATIENCE_S)
-    assert said.decode() == "no luck\n  | words\n"
+    assert said.decode() == "no luck [KERNEL-DIED]\n  | words\n"
     assert process.returncode == 1

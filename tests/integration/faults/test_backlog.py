@@ -40,6 +40,7 @@ pytestmark = [pytest.mark.timeout(400), pytest.mark.exclusive]
 
 LINE_BYTES = 1000
 BUDGET_MB = 32  # sshpyk.agent.spool.Limits: what the agent keeps in memory
+HARD_MB = 134  # the same, where the disk takes nothing
 MORE_MB = 64  # what a process may take beside it
 STATE = "/home/lab/.local/state/sshpyk"
 GAP = re.compile(r"\[sshpyk: ([\d,]+) lines? \(.*\) of output w\w+ dropped here: the connection")
@@ -188,7 +189,11 @@ def test_f22_full_disk_falls_back_to_memory_then_drops_text_and_says_so(
             bench.proxy.resume()
             heard = hear(kernel, msg_id)
             print(f"{len(heard.numbers)} of {lines} lines, gaps {heard.gaps}")
-            print(f"peak of the agent {memory_mb(lab.remote, agent.pid):.0f} MB")
+            peak_mb = memory_mb(lab.remote, agent.pid)
+            left_mb = memory_mb(lab.remote, agent.pid, "VmRSS")
+            print(f"peak of the agent {peak_mb:.0f} MB, afterwards {left_mb:.0f} MB")
+            assert peak_mb < HARD_MB + MORE_MB
+            assert left_mb < BUDGET_MB * 1.05 + MORE_MB
             heard.assert_whole(lines)
             assert bool(heard.gaps) == drops
 

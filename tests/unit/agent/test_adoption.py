@@ -174,7 +174,7 @@ while not os.path.exists({str(gate)!r}):
     kept.hear_text("tick")
     kept.kill_agent()
     kept.resume()
-    kept.hear_text("s may be missing here\ntick")
+    kept.hear_text("s may be missing here]\ntick")
     gate.touch()
     kept.hear(lambda: kept.contents(SHELL, "execute_reply"))
     assert [reply["status"] for reply in kept.contents(SHELL, "execute_reply")] == ["ok"]

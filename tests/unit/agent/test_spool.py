@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sshpyk.agent import packed as packed_module
 from sshpyk.agent import segments as segments_module
 from sshpyk.agent import spool as spool_module
-from sshpyk.agent.segments import MESSAGE_COST_BYTES, FileSegment, Gap
+from sshpyk.agent.packed import FileSegment
+from sshpyk.agent.segments import MESSAGE_COST_BYTES, Gap
 from sshpyk.agent.spool import Limits, Spool, StreamBacklog
 from sshpyk.link.backlog import Joined, Unnumbered
 from sshpyk.link.frames import Ack, Data
@@ -48,6 +52,9 @@ def _no_share(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spool_module, "_STREAM_SHARE_BYTES", 300)
     monkeypatch.setattr(spool_module, "_SMALL_REST_BYTES", 400)
     monkeypatch.setattr(segments_module, "READ_BYTES", 700)
+    monkeypatch.setattr(packed_module, "READ_BYTES", 700)
+    monkeypatch.setattr(packed_module, "LARGEST_PACKED_BYTES", 600)
+    monkeypatch.setattr(spool_module, "LARGEST_PACKED_BYTES", 600)
 
 
 class Bench:
@@ -482,3 +489,44 @@ def test_places_and_numbers_name_the_same_message_whatever_was_dropped(drops: li
                 assert bench.sender.place_of(seq) <= places[payload]
                 assert bench.sender.place_of(seq + 1) == places[payload] + 1
         bench.close()
+
+
+# What the process takes
+
+_FILL_AND_READ = """
+from sshpyk.agent.spool import Limits, Spool
+from sshpyk.link.stream import Sender
+from sshpyk.link.frames import Ack
+
+MB = 1024 * 1024
+
+def resident_mb():
+    with open("/proc/self/status") as file:
+        (line,) = [line for line in file if line.startswith("VmRSS")]
+    return int(line.split()[1]) / 1024
+
+limits = Limits(memory_bytes=4 * MB, file_bytes=0, hard_memory_bytes=64 * MB)
+spool = Spool("/nowhere", limits)
+sender = Sender(1, spool.backlog(1))
+sender.acknowledge(Ack(1, 0, 1 << 60))
+before = resident_mb()
+count = 0
+while spool.memory_bytes < limits.hard_memory_bytes - 4096:
+    parts = [bytes([count % 256]) * size for size in (30, 300, 1000 + count % 200)]
+    sender.push(b"".join(parts), 0)
+    count += 1
+full = resident_mb()
+while sender.ready:
+    fields, _ = sender.next_chunk(1 << 20)
+    sender.acknowledge(Ack(1, fields.seq + 1, 1 << 60))
+print(full - before, resident_mb() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks /proc")
+def test_f22_what_waits_in_memory_takes_what_was_counted_and_is_given_back():
+    argv = [sys.executable, "-c", _FILL_AND_READ]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    full_mb, empty_mb = map(float, done.stdout.split())
+    assert 60 < full_mb < 64 * 1.1
+    assert empty_mb < 12

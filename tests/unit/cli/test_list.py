@@ -12,6 +12,7 @@ import pytest
 from click.testing import Result
 
 from sshpyk.cli import render
+from sshpyk.cli.progress import _Waiting, checking
 from sshpyk.cli.results import Item, KernelReport, Listing, Mark
 from sshpyk.doctor.hosts import find_out
 from sshpyk.errors import SshpykError
@@ -61,7 +62,7 @@ def test_local_kernel(run: Run, kernels: Path) -> None:
 
 
 def test_ssh_kernel_that_is_fine(run: Run, own_python: Callable[..., Path]) -> None:
-    own_python("gpu1", "--remote-cwd", "/x", "--shutdown-timeout", "3")
+    own_python("gpu1", "--remote-cwd", "/tmp", "--shutdown-timeout", "3")
     items = items_of(run("list", "-r", "--json"))["gpu1"]
     marks = {label: item["mark"] for label, item in items.items() if item["mark"]}
     assert marks == {
@@ -74,8 +75,9 @@ def test_ssh_kernel_that_is_fine(run: Run, own_python: Callable[..., Path]) -> N
         "Remote Python": "ok",
         "Remote Kernel Name": "ok",
         "Remote Interrupt Mode": "info",
-        "Remote Command": "info",
-        "Remote Cwd": "unchecked",
+        "Remote Command": "ok",
+        "Remote Packages": "ok",
+        "Remote Cwd": "ok",
     }
     assert "ipykernel_launcher" in items["Remote Command"]["value"]
     assert items["Shutdown Timeout"]["value"] == "3"
@@ -133,6 +135,65 @@ def test_hosts_are_checked_side_by_side_once_each(
     calls = [line for line in (home / "ssh.log").read_text().splitlines() if "-G" not in line]
     assert len(calls) == 2
     assert all("BatchMode=yes" in call for call in calls)
+
+
+def test_time_is_bounded_for_all_hosts_together(
+    run: Run, own_python: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sshpyk.doctor.hosts._MAX_AT_ONCE", 1)
+    for name in ("slow", "slow2", "slow3"):
+        own_python(name)
+    started = time.monotonic()
+    listed = items_of(run("list", "-r", "--timeout", "0.7", "--json"))
+    assert time.monotonic() - started < 4
+    said = [listed[name]["SSH Connection"] for name in ("slow", "slow2", "slow3")]
+    assert {item["code"] for item in said} == {"HOST-NO-ANSWER"}
+    assert "no usable answer within 0.7 s" in said[0]["value"]
+    assert "not asked: the 0.7 s were over" in said[2]["value"]
+
+
+def test_server_with_too_many_logins_at_once_is_asked_again(
+    run: Run, own_python: Callable[..., Path]
+) -> None:
+    own_python("crowded")
+    assert items_of(run("list", "-r", "--json"))["crowded"]["SSH Connection"]["mark"] == "ok"
+
+
+def test_settings_that_hurt_are_shown_at_their_host(
+    run: Run, own_python: Callable[..., Path]
+) -> None:
+    own_python("week")
+    item = items_of(run("list", "-r", "-n", "--json"))["week"]["SSH Host Alias"]
+    assert item["mark"] == "advice"
+    assert "15 is usual" in item["parts"][-1]["value"]
+
+
+def test_progress_is_for_people(
+    run: Run, own_python: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_python("gpu1")
+    assert run("list", "-r").stderr == ""
+    targets = [SshTarget(f"h{number}", "ssh") for number in range(6)]
+    waiting = _Waiting(6)
+    assert waiting.text() == "0 of 6 hosts checked"
+    for target in targets:
+        text = waiting.text(target, "connecting")
+    assert text.endswith("h3 (connecting) and 2 more")
+    assert waiting.text(targets[0], "").startswith("1 of 6 hosts checked; h1 (connecting)")
+
+
+def test_progress_is_shown_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    target = SshTarget("gpu1", "ssh")
+    with checking([target], quiet=False) as tell:
+        tell(target, "connecting")
+    assert "hosts checked" in capsys.readouterr().err
+    with checking([target], quiet=True) as tell:
+        tell(target, "connecting")
+    assert capsys.readouterr().err == ""
 
 
 def test_no_check_connects_to_nobody(run: Run, own_python: Callable[..., Path], home: Path) -> None:

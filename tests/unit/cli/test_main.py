@@ -74,7 +74,10 @@ class TestErrors:
         failing(Unreachable("refused", host="gpu1", said="one\ntwo", advice="wait"))
         result = run("list")
         assert result.exit_code == 1
-        assert result.stderr == "sshpyk: host gpu1: refused\n  | one\n  | two\n  -> wait\n"
+        assert (
+            result.stderr
+            == "sshpyk: host gpu1: refused [HOST-UNREACHABLE]\n  | one\n  | two\n  -> wait\n"
+        )
 
     @pytest.mark.parametrize("verbose", [False, True])
     def test_defect_is_one_line_and_a_traceback_in_the_log(

@@ -63,6 +63,68 @@ def test_every_login_shell_starts_it(shell: str) -> None:
     assert end_line("MARK") in done.stdout
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+def test_mounts_and_folders(shell: str, home: Path) -> None:
+    (home / "full" / "x").mkdir(parents=True)
+    (home / "empty one").mkdir()
+    (home / "file").touch()
+    (home / "bin" / "my sshfs").write_text(
+        "#!/bin/sh\necho 'FUSE library 3'; echo 'SSHFS version 3.7'\n"
+    )
+    (home / "bin" / "my sshfs").chmod(0o755)
+    states = {
+        "~/full": "full",
+        "~/empty one": "empty",
+        "~/new/er": "missing",
+        "~/file": "no-folder",
+    }
+    mounts = Question("/no/python", "k", tuple(states), "~/bin/my sshfs", cwd="/no/such")
+    answer = ask(shell, mounts, Question("/no/python", "k", ("~/full",), "no_sshfs"))
+    assert dict(answer.folders) == {**states, "/no/such": answer.folders["/no/such"]}
+    assert answer.folders["/no/such"] in ("missing", "no-parent")  # root may make it
+    assert dict(answer.sshfs) == {"~/bin/my sshfs": "SSHFS version 3.7", "no_sshfs": ""}
+    assert answer.fuse.device in ("usable", "forbidden", "missing")
+    assert answer.free_kb[str(home)] > 0
+    assert "/tmp" in answer.free_kb
+    assert not (home / "new").exists()
+
+
+def test_program_and_packages_of_a_kernel(kernels: Path, home: Path) -> None:
+    put(kernels / "mine", {**LOCAL, "argv": ["python3", "-m", "ipykernel_launcher", "-f", "x"]})
+    put(kernels / "gone", {**LOCAL, "argv": ["{resource_dir}/no", "x"]})
+    put(kernels / "shell", {**LOCAL, "argv": ["sh", "-c", "x"]})
+    put(kernels / "odd", {**LOCAL, "argv": ["python", "-m", "no_such_module"]})
+    put(kernels / "half", "{")
+    names = ("mine", "gone", "shell", "odd", "half", "list")
+    put(kernels / "list", "[]")
+    python = ask("sh", *(Question(sys.executable, name) for name in names)).interpreters[
+        sys.executable
+    ]
+    assert python.specs["mine"].program == sys.executable
+    packages = python.specs["mine"].packages
+    assert packages
+    assert (packages.module_found, packages.zmq_error, packages.failed) == (True, "", "")
+    assert packages.pyzmq
+    assert (python.specs["gone"].program, python.specs["gone"].packages) == ("", None)
+    assert python.specs["shell"].program.endswith("/sh")
+    assert python.specs["odd"].packages
+    assert python.specs["odd"].packages.module_found is False
+    assert set(python.broken) == {"half", "list"}
+
+
+def test_interpreter_that_is_too_old_says_its_version(home: Path) -> None:
+    """Its first lines are all that an old Python can be relied upon to read."""
+    old = home / "bin" / "old"
+    old.write_text(
+        f"#!{sys.executable}\nimport sys, collections\n"
+        "class V(tuple):\n    pass\nsys.version_info = V((3, 6, 8))\n"
+        "sys.argv = sys.argv[3:]\nsys.argv.insert(0, '-c')\nexec(sys.argv.pop(1))\n"
+    )
+    old.chmod(0o755)
+    python = ask("sh", Question(str(old), "python3")).interpreters[str(old)]
+    assert (python.version, python.reason) == ("3.6.8", "")
+
+
 def test_home_is_the_hosts(home: Path) -> None:
     (home / "my env").symlink_to(sys.prefix)
     python = "~/my env/bin/python"
@@ -76,17 +138,22 @@ def test_nothing_is_written(home: Path) -> None:
 
 
 def test_what_else_is_printed_is_skipped() -> None:
-    assert read_answer("MARK", [], "Welcome\nMARK system Linux\nMARK end\n") == HostAnswer(
+    assert read_answer("MARK", [], "Welcome\nMARK system 0 Linux\nMARK end\n") == HostAnswer(
         "Linux", {}
     )
 
 
-LINES = st.sampled_from(["system", "python", "failed", "end", "0", "1", "-1", "\u0663", "{}", "[]"])
+LINES = st.sampled_from(
+    [
+        *("system", "python", "failed", "end", "space", "fuse", "sshfs", "folder"),
+        *("0", "1", "-1", "٣", "9" * 30, "{}", "[]"),
+    ]
+)
 
 
 @given(st.lists(st.lists(LINES | st.text(), max_size=4)))
 def test_any_answer_is_read(words: list[list[str]]) -> None:
-    questions = [Question("a", "k"), Question("b", "k")]
+    questions = [Question("a", "k", ("/m",)), Question("b", "k")]
     lines = [" ".join(["MARK", *line]) for line in words]
     answer = read_answer("MARK", questions, "\n".join(lines))
     assert set(answer.interpreters) == {"a", "b"}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from jupyter_client.session import DELIM, Session
 
-from sshpyk.wire.jupyter_messages import Signer
+from sshpyk.wire.jupyter_messages import CONTENT, HEADER, PARENT_HEADER, Signer, frame_of
 
 KEY = "0123456789abcdef"
 
@@ -88,3 +88,17 @@ def test_a_changed_frame_is_refused(changed: int):
 )
 def test_malformed_messages_are_refused(parts: list[bytes]):
     assert Signer("", "hmac-sha256").read(parts) is None
+
+
+def test_frames_are_found_behind_identities_and_in_views():
+    parts = serialized(session(), "execute_reply", [b"who", b"\0\xff"])
+    for message in (parts, [memoryview(part) for part in parts], tuple(parts)):
+        assert b'"execute_reply"' in frame_of(message, HEADER)
+        assert frame_of(message, PARENT_HEADER) == b"{}"
+        assert frame_of(message, CONTENT) == parts[-1]
+        assert type(frame_of(message, CONTENT)) is bytes
+
+
+def test_frame_that_is_not_there_is_empty():
+    assert frame_of([], HEADER) == frame_of([b"a", b"b"], HEADER) == b""
+    assert frame_of([b"who", DELIM, b"signature", b"header"], CONTENT) == b""

@@ -1,0 +1,63 @@
+"""What the shell offers after TAB: hosts of the ssh config, kernels of sshpyk's. Local files only.
+
+Who calls: click, for arguments and options with ``shell_complete=hosts`` or ``=ssh_kernels``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+from click.shell_completion import CompletionItem
+
+_MOST_FILES = 100  # of a config that includes others
+
+
+def hosts(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the names in ssh's config (or in ``--ssh-config``), and hosts that have kernels."""
+    from sshpyk import kernelspecs
+
+    config = ctx.params.get("ssh_config")
+    names = dict.fromkeys(config_hosts(Path(config or "~/.ssh/config").expanduser()))
+    names |= dict.fromkeys(remote.ssh_host_alias for _, remote in kernelspecs.ssh_kernels())
+    user, at, start = incomplete.rpartition("@")
+    return [CompletionItem(f"{user}{at}{name}") for name in names if name.startswith(start)]
+
+
+def ssh_kernels(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Offer the names of SSH kernels on this machine, with what a notebook shows."""
+    from sshpyk import kernelspecs
+
+    return [
+        CompletionItem(spec.name, help=spec.display_name)
+        for spec, _ in kernelspecs.ssh_kernels()
+        if spec.name.startswith(incomplete.lower())
+    ]
+
+
+def config_hosts(config: Path) -> list[str]:
+    """Return the hosts that an ssh config names without a pattern, in its order (ssh_config(5))."""
+    return list(dict.fromkeys(_hosts_in(config, set())))
+
+
+def _hosts_in(config: Path, seen: set[Path]) -> Iterator[str]:
+    if config in seen or len(seen) == _MOST_FILES:
+        return
+    seen.add(config)
+    with contextlib.suppress(OSError):
+        for line in config.read_text(encoding="utf-8", errors="replace").splitlines():
+            keyword, *words = line.replace("=", " ", 1).replace('"', " ").split() or [""]
+            if keyword.lower() == "host":
+                yield from (word for word in words if not set(word) & set("*?!"))
+            elif keyword.lower() == "include":
+                for word in words:
+                    # A relative one is in ~/.ssh, whatever file names it.
+                    pattern = os.path.join(Path.home(), ".ssh", os.path.expanduser(word))
+                    for path in sorted(glob.glob(pattern)):
+                        yield from _hosts_in(Path(path), seen)

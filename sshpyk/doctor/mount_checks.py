@@ -1,0 +1,81 @@
+"""Checks of a kernel's mounts: the folder here, and sshfs, fuse and the mount point there.
+
+Facts in, findings out, apart from a look at this machine's folders. Source: sshfs(1), fuse(8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from sshpyk.doctor.finding import Item, Mark, worst
+from sshpyk.doctor.probe import HostAnswer
+from sshpyk.kernelconfig import Mount, RemoteKernel
+
+DEFAULT_SSHFS = "sshfs"
+
+_STATES = {
+    "empty": (Mark.OK, "an empty folder"),
+    "missing": (Mark.OK, "to be made"),
+    "full": (Mark.ADVICE, "not empty: what is in it cannot be seen while it is mounted"),
+    "no-parent": (Mark.BROKEN, "is not there and cannot be made"),
+    "no-folder": (Mark.BROKEN, "is no folder"),
+    "forbidden": (Mark.BROKEN, "is not this account's"),
+    "stale": (Mark.ADVICE, "an earlier mount that lost its other end; it will be replaced"),
+}
+
+
+def sshfs_program(remote: RemoteKernel) -> str:
+    """Return the program on the host that mounts."""
+    return remote.remote_sshfs or DEFAULT_SSHFS
+
+
+def mount_items(remote: RemoteKernel, answer: HostAnswer | None) -> Iterator[Item]:
+    """Yield one finding per mount; without an answer only this machine's side is checked."""
+    for mount in remote.mount_local_on_remote:
+        if not remote.sshfs_enabled:
+            yield Item("Mount", f"{mount} (off)", Mark.INFO)
+            continue
+        parts = [_local(mount)]
+        if answer is not None:
+            parts += _remote(mount, sshfs_program(remote), answer)
+        parts.append(Item("sshpyk", "this version does not mount yet", Mark.ADVICE))
+        broken = next((part.code for part in parts if part.is_broken), "")
+        yield Item("Mount", str(mount), worst(parts), tuple(parts), broken)
+
+
+def _local(mount: Mount) -> Item:
+    if Path(mount.local).expanduser().is_dir():
+        return Item("local folder", mount.local, Mark.OK)
+    what = f"{mount.local}: there is no such local folder"
+    return Item("local folder", what, Mark.BROKEN, code="MOUNT-LOCAL-FOLDER")
+
+
+def _remote(mount: Mount, program: str, answer: HostAnswer) -> Iterator[Item]:
+    version = answer.sshfs.get(program, "")
+    if version:
+        yield Item("sshfs", version, Mark.OK)
+    else:
+        what = f"{program}: not found on the host; install the package sshfs there"
+        yield Item("sshfs", what, Mark.BROKEN, code="MOUNT-NO-SSHFS")
+    yield from _fuse(mount, answer)
+    mark, what = _STATES.get(answer.folders.get(mount.remote, ""), (Mark.UNCHECKED, "not known"))
+    code = "MOUNT-POINT" if mark is Mark.BROKEN else ""
+    yield Item("mount point", f"{mount.remote}: {what}", mark, code=code)
+
+
+def _fuse(mount: Mount, answer: HostAnswer) -> Iterator[Item]:
+    fuse = answer.fuse
+    is_linux = answer.system.startswith("Linux")
+    if is_linux and fuse.device != "usable":
+        why = "is not there" if fuse.device == "missing" else "cannot be opened"
+        what = f"/dev/fuse {why}: ask the administrator (containers need --device /dev/fuse)"
+        yield Item("fuse", what, Mark.BROKEN, code="MOUNT-NO-FUSE")
+    elif is_linux and not fuse.fusermount:
+        what = "no fusermount3 or fusermount on the host: install the package fuse3 there"
+        yield Item("fuse", what, Mark.BROKEN, code="MOUNT-NO-FUSE")
+    elif "allow_other" in mount.options and not fuse.allow_other:
+        what = "allow_other needs the line user_allow_other in /etc/fuse.conf of the host"
+        yield Item("fuse", what, Mark.BROKEN, code="MOUNT-ALLOW-OTHER")
+    elif is_linux:
+        yield Item("fuse", "/dev/fuse", Mark.OK)

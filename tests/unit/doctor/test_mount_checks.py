@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sshpyk.doctor.finding import Item, Mark
+from sshpyk.doctor.mount_checks import mount_items
+from sshpyk.doctor.probe import FOLDER_STATES, Fuse, HostAnswer
+from sshpyk.kernelconfig import Mount, RemoteKernel
+
+FUSE = Fuse("usable", allow_other=True, fusermount="/usr/bin/fusermount3")
+
+
+def look(local: Path | str, *, options: tuple[str, ...] = (), **answer: Any) -> dict[str, Item]:
+    remote = RemoteKernel(
+        *("gpu1", "python3"),
+        remote_python="python3",
+        mount_local_on_remote=(Mount(str(local), "~/m", options),),
+    )
+    facts = {"fuse": FUSE, "sshfs": {"sshfs": "SSHFS 3.7"}, "folders": {"~/m": "missing"}, **answer}
+    (item,) = mount_items(remote, HostAnswer("Linux 6", {}, **facts))
+    return {part.label: part for part in (item, *item.parts)}
+
+
+def broken(items: dict[str, Item]) -> list[str]:
+    return [item.code for item in items.values() if item.mark is Mark.BROKEN]
+
+
+def test_all_is_there(tmp_path: Path) -> None:
+    items = look(tmp_path, options=("allow_other",))
+    assert broken(items) == []
+    assert {items[label].mark for label in ("local folder", "sshfs", "fuse", "mount point")} == {
+        Mark.OK
+    }
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        ({"sshfs": {"sshfs": ""}}, "MOUNT-NO-SSHFS"),
+        ({"fuse": Fuse("missing", True, "x")}, "MOUNT-NO-FUSE"),
+        ({"fuse": Fuse("forbidden", True, "x")}, "MOUNT-NO-FUSE"),
+        ({"fuse": Fuse("usable", True, "")}, "MOUNT-NO-FUSE"),
+        ({"fuse": Fuse("usable", False, "x"), "options": ("allow_other",)}, "MOUNT-ALLOW-OTHER"),
+        ({"folders": {"~/m": "no-parent"}}, "MOUNT-POINT"),
+        ({"folders": {"~/m": "forbidden"}}, "MOUNT-POINT"),
+    ],
+)
+def test_what_is_missing_has_a_code(tmp_path: Path, answer: dict[str, Any], code: str) -> None:
+    assert broken(look(tmp_path, **answer)) == [code, code]  # of the mount, and of its line
+
+
+def test_local_folder_is_looked_at_without_an_answer() -> None:
+    remote = RemoteKernel(
+        "h", "k", remote_python="p", mount_local_on_remote=(Mount("/no/such", "/x"),)
+    )
+    (item,) = mount_items(remote, None)
+    assert (item.mark, item.code) == (Mark.BROKEN, "MOUNT-LOCAL-FOLDER")
+
+
+def test_every_state_of_a_mount_point_is_known(tmp_path: Path) -> None:
+    for state in FOLDER_STATES:
+        assert look(tmp_path, folders={"~/m": state})["mount point"].mark is not Mark.UNCHECKED
+    assert look(tmp_path, folders={"~/m": "odd"})["mount point"].mark is Mark.UNCHECKED
