@@ -152,6 +152,10 @@ class LaunchTimeout(KernelError):
     code = "LAUNCH-TIMEOUT"
 
 
+class TunnelError(SshpykError):
+    """A tunnel cannot be opened, or a connection through it leads nowhere."""
+
+
 class HubError(SshpykError):
     """The local hub process could not be started or went away."""
 

@@ -32,6 +32,7 @@ from sshpyk.wire.private import AGENT_FOLDER, AGENT_SOCKET, private_folder, remo
 
 IDLE_S = 60.0  # with no kernel and no connection
 LEASE_S = 7 * 24 * 3600.0  # a kernel whose link was not heard of for so long is ended
+TUNNEL_LEASE_S = 24 * 3600.0  # ... and so long an agent waits that has tunnels and no kernel
 _UPKEEP_S = 5.0
 _NOTE_S = 1.0
 _JOURNAL = ".link"
@@ -72,6 +73,7 @@ class _HeldLink:
     def __init__(self, link: Link, journal: Journal, book: Book, places: Places) -> None:
         self.driver = LinkDriver(link, AGENT_ACK_DELAY_S)
         self.driver.before_hand_over = journal.note
+        self.driver.on_tick = lambda: journal.prune(link)
         self.service = Service(self.driver, book, places)
         self.journal = journal
         self.ended: list[int] = []  # streams that the hub had ended when the agent before us died
@@ -86,6 +88,11 @@ class _HeldLink:
         in_use = {stream for kernel in kernels for stream in kernel.streams}
         for stream in set(self.ended) - in_use:
             self.driver.abandon(stream)
+
+    @property
+    def wanted_for_tunnels(self) -> bool:
+        """Whether the hub may come back to connections that wait for it."""
+        return self.service.forwards.busy and now_s() - self.heard_s < TUNNEL_LEASE_S
 
     def note_head(self) -> None:
         """Note the epoch before anything of a connection is handed over, and the times every second."""
@@ -289,7 +296,8 @@ class Agent:
 
     def _upkeep_idle(self) -> None:
         carried = any(held.driver.carrier for held in self._links.values())
-        if carried or self._newcomers or self._book.unheard:
+        tunnels = any(held.wanted_for_tunnels for held in self._links.values())
+        if carried or tunnels or self._newcomers or self._book.unheard:
             self._idle_since_s = None
         elif not self._links:
             self._leave.set()

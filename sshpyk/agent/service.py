@@ -11,6 +11,7 @@ import re
 import signal
 from typing import Any, NamedTuple
 
+from sshpyk.agent.forward import Forwards
 from sshpyk.agent.kernel import Kernel, KernelState, summary
 from sshpyk.agent.kernelspecs import RemoteKernelspec, find_kernelspec
 from sshpyk.agent.process import KernelProcess, connection_info
@@ -64,9 +65,11 @@ class Service:
         self._book = book
         self._places = places
         self._starting: set[str] = set()  # asked for, and not stopped since
+        self.forwards = Forwards(driver, lambda op, **params: self.rpc.call(op, **params))
         self.rpc = Rpc(
             driver,
             {
+                **self.forwards.operations,
                 "start": self._start,
                 "interrupt": self._interrupt,
                 "signal": self._signal,

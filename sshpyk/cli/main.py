@@ -24,6 +24,7 @@ _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 # Each verb: where its command is, and its line in `sshpyk --help`, which thus imports no verb.
 _VERBS = {
     "add": ("sshpyk.cli.add:add", "Add a kernel that runs on a host."),
+    "close": ("sshpyk.cli.close:close", "Close a tunnel, and what goes through it."),
     "completion": ("sshpyk.cli.completion:completion", "Print the completion for your shell."),
     "delete": ("sshpyk.cli.delete:delete", "Delete an SSH kernel."),
     "doctor": (
@@ -32,11 +33,16 @@ _VERBS = {
     ),
     "edit": ("sshpyk.cli.edit:edit", "Change an SSH kernel; what is not named stays."),
     "ps": ("sshpyk.cli.ps:ps", "Show links to hosts, and the kernels behind them."),
+    "forward": (
+        "sshpyk.cli.forward:forward",
+        "Reach a port or unix socket of a host here, or one of ours there.",
+    ),
     "list": ("sshpyk.cli.list_:list_kernels", "List local and SSH kernels, and check the latter."),
     "login": (
         "sshpyk.cli.login:login",
         "Open the link to a host that asks for a password or a code.",
     ),
+    "tunnels": ("sshpyk.cli.tunnels:tunnels", "Show the tunnels that are open."),
 }
 
 

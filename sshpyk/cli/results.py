@@ -117,3 +117,26 @@ class Listing:
 
     kernels: tuple[KernelReport, ...]
     as_json: bool = False
+
+
+@dataclass(frozen=True)
+class Forwarded:
+    """``forward`` opened these: (host, what the hub says of the tunnel)."""
+
+    tunnels: tuple[tuple[str, dict[str, Any]], ...]
+    background: bool
+
+
+@dataclass(frozen=True)
+class TunnelListing:
+    """What ``tunnels`` found: what each hub answered."""
+
+    hubs: tuple[dict[str, Any], ...]
+    as_json: bool = False
+
+
+@dataclass(frozen=True)
+class TunnelsClosed:
+    """``close``, or the end of ``forward``, closed these: (host, what the hub said of the tunnel)."""
+
+    tunnels: tuple[tuple[str, dict[str, Any]], ...]

@@ -36,7 +36,7 @@ from sshpyk.wire.carrier import Carrier
 from sshpyk.wire.clock import now_s
 from sshpyk.wire.driver import LinkDriver
 from sshpyk.wire.journal import Head, Journal, Noted
-from sshpyk.wire.rpc import Params, Rpc
+from sshpyk.wire.rpc import Operation, Params, Rpc
 
 RESUMING = "resuming the link"
 _AGENT_LEFT_TRIES = 3
@@ -68,6 +68,8 @@ class HostLink:
         self.on_lost_link: Callable[[SshpykError], None] = lambda error: None
         self.on_agent_replaced: Callable[[], None] = lambda: None
         self.on_kernel_welcomes: Callable[[str], None] = lambda kernel_id: None
+        # What the agent may ask of us.
+        self.operations: dict[str, Operation] = {"welcomes": self._kernel_welcomes}
         self.on_notice: Callable[[str], None] = lambda text: None  # for people
         self.outage = Outage(target.host, lambda text: self.on_notice(text))
         self.phase = ""  # what is being done now, in words
@@ -100,11 +102,12 @@ class HostLink:
     def _use_link(self, link: Link) -> None:
         self.driver = LinkDriver(link)
         self.driver.before_hand_over = self._journal.note
+        self.driver.on_tick = lambda: self._journal.prune(link)
         self.driver.on_resumed = self._on_resumed
         self.driver.on_lost = self._on_connection_lost
         self.driver.on_suspect = self._on_suspect
         self.driver.on_incompatible = self._on_incompatible
-        self.rpc = Rpc(self.driver, {"welcomes": self._kernel_welcomes})
+        self.rpc = Rpc(self.driver, self.operations)
         self._epoch = link.epoch
 
     async def _kernel_welcomes(self, params: Params) -> Params:
@@ -355,7 +358,7 @@ class HostLink:
     def _take_up_with_new_agent(self) -> None:
         log.warning("the agent on %s was killed; another has taken its place", self.target.host)
         error = agent_replaced(self.target.host, self.phase)
-        self.rpc.ask_again(error, never=("start",))
+        self.rpc.ask_again(error, never=("start", "connect"))
         self.on_agent_replaced()
 
     def _on_connection_lost(self, carrier: Carrier, reason: str) -> None:

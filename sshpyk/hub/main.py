@@ -54,6 +54,7 @@ async def live(target: SshTarget, path: str) -> None:
     listener.close()
     with contextlib.suppress(FileNotFoundError):  # asyncio removes it itself from 3.13 on
         os.unlink(path)
+    server.tunnels.close_all()
     with contextlib.suppress(asyncio.TimeoutError):
         await asyncio.wait_for(kernels.stop_all(), _STOP_PATIENCE_S)
     await host.leave("the hub leaves")

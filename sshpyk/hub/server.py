@@ -12,7 +12,8 @@ If it ends before ``exited``, its kernel is killed. When the *hub* was killed, t
 and says ``{"op": "reattach", "request": …, "ticket": …}`` instead of ``launch``.
 
 ``{"op": "status"}`` answers one record at once, ``{"op": "survey", "python": …}`` adds what the host
-says, and ``{"op": "quit"}`` makes the hub leave. ``login`` is told in :mod:`.login`.
+says, and ``{"op": "quit"}`` makes the hub leave. ``login`` is told in :mod:`.login`; ``forward``,
+``tunnels`` and ``close_tunnel`` in :mod:`sshpyk.servers.conversation`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from sshpyk.hub.host import HostLink
 from sshpyk.hub.kernels import HubKernel, Kernels, LaunchRequest, Outcome, Ticket
 from sshpyk.hub.linkstate import LinkState
 from sshpyk.hub.login import serve_login
+from sshpyk.servers.conversation import TUNNEL_OPERATIONS, serve_tunnels
+from sshpyk.servers.tunnels import Tunnels
 
 _Orders = asyncio.Future[dict[str, Any] | None]
 
@@ -45,6 +48,7 @@ class Server:
         self.quit = asyncio.Event()
         self._host = host
         self._kernels = kernels
+        self.tunnels = Tunnels(host)
         self._conversations: set[asyncio.Task[None]] = set()
         self.owners: set[_Conversation] = set()
         host.on_notice = self._notify
@@ -52,7 +56,7 @@ class Server:
     @property
     def busy(self) -> bool:
         """Whether anybody is connected or anything lives."""
-        return bool(self._conversations) or self._kernels.busy
+        return bool(self._conversations) or self._kernels.busy or self.tunnels.busy
 
     async def listen(self, path: str) -> asyncio.AbstractServer:
         """Begin to accept conversations."""
@@ -137,7 +141,10 @@ class _Conversation:
             if record["op"] == "login":
                 await self._log_in(record)
                 return
-            if record["op"] == "status":
+            if record["op"] in TUNNEL_OPERATIONS:
+                tunnels = self._server.tunnels
+                await serve_tunnels(tunnels, record, self._read_order, self._say)
+            elif record["op"] == "status":
                 self._say(**self._server.status())
             elif record["op"] == "survey":
                 await self._survey(record["python"])

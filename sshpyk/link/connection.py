@@ -26,6 +26,7 @@ from sshpyk.link.pacing import FIRST_WINDOW_BYTES, PROGRESS_EVERY_BYTES, Pacing
 from sshpyk.link.stream import Message
 
 PING_IDLE_S = 10.0  # a quiet connection is asked this often
+PING_OVER_S = 2.0  # ... and while there are streams to forget
 PING_WAITING_S = 1.0  # ... and so soon while something is unacknowledged, or once after DATA
 STALL_S = 1.0  # nothing received for so long after a question: what comes then is a replay
 SUSPECT_AFTER_S = 3.0  # nothing received for so long after a question: dial another one
@@ -59,6 +60,12 @@ class Resumed(NamedTuple):
     boot_id: str = ""
 
 
+class Acknowledged(NamedTuple):
+    """The peer's consumer has taken something of a stream that is watched."""
+
+    stream: int
+
+
 class PeerLeft(NamedTuple):
     """The peer has given the whole link up; nothing more will come for it."""
 
@@ -81,7 +88,7 @@ class Incompatible(NamedTuple):
     versions: tuple[int, ...]
 
 
-Event = Union[HelloReceived, Resumed, PeerLeft, Broken, Incompatible, Message]
+Event = Union[HelloReceived, Resumed, PeerLeft, Broken, Incompatible, Acknowledged, Message]
 
 
 class Connection:
@@ -99,6 +106,7 @@ class Connection:
         self._progress_bytes = 0
         self.last_received_s: float | None = None
         self._ping_sent_s: float | None = None
+        self._asked_s = 0.0
         self._catching_up = False
         self._ping_token = 0
         self._data_since_question = False  # a kernel that was printing may have more to say
@@ -254,8 +262,9 @@ class Connection:
             return message._replace(replayed=True)
         return message
 
-    def _on_ack(self, ack: frames.Ack, now_s: float) -> None:
-        self._attached_link().receive_ack(ack)
+    def _on_ack(self, ack: frames.Ack, now_s: float) -> Event | None:
+        watched = self._attached_link().receive_ack(ack)
+        return Acknowledged(ack.stream) if watched else None
 
     def _on_progress(self, progress: frames.Progress, now_s: float) -> None:
         if not self._pacing.reported(progress.received_bytes, now_s):
@@ -271,6 +280,7 @@ class Connection:
             self._catching_up = False
             if self._link is not None:
                 self._link.restart_known()  # our HELLO went before every question
+                self._link.answered()
 
     def _on_bye(self, bye: frames.Bye, now_s: float) -> Event:
         if self._link is None:
@@ -342,7 +352,8 @@ class Connection:
             return now_s - max(self._ping_sent_s, self.last_received_s) > SUSPECT_AFTER_S
         hurry = self._link.unacknowledged or self._data_since_question
         patience_s = PING_WAITING_S if hurry else PING_IDLE_S
-        if now_s - self.last_received_s >= patience_s:
+        to_forget = self._link.remembers_over and now_s - self._asked_s >= PING_OVER_S
+        if to_forget or now_s - self.last_received_s >= patience_s:
             self._ask(now_s)
         return False
 
@@ -353,7 +364,9 @@ class Connection:
 
     def _ask(self, now_s: float) -> None:
         self._ping_token += 1
-        self._ping_sent_s = now_s
+        self._ping_sent_s = self._asked_s = now_s
+        if self._link is not None:
+            self._link.asked()
         self._data_since_question = False
         self._control.append(frames.encode_ping(self._ping_token))
 

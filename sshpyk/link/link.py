@@ -16,12 +16,18 @@ MAX_STREAMS = 1024  # that are not over, of 3 KB each; a kernel has two
 
 
 class Stream:
-    """Both halves of one stream; ``urgent`` streams are sent before all others."""
+    """Both halves of one stream.
+
+    ``urgent`` streams are sent before all others; ``bulk`` ones let another go first each second time.
+    ``watched``: its owner wants to hear of acknowledgements.
+    """
 
     def __init__(self, number: int, backlog: Backlog | None, *, urgent: bool) -> None:
         self.sender = Sender(number, backlog)
         self.receiver = Receiver(number)
         self.urgent = urgent
+        self.bulk = False
+        self.watched = False
 
     @property
     def over(self) -> bool:
@@ -54,6 +60,10 @@ class Link:
         self._turns: list[int] = []  # round robin: stream ids, next first
         self._acks_due: set[int] = set()
         self._over_acks: dict[int, int] = {}  # the same for streams that are over
+        # Those of _over that the peer knows to be over once it answers, and once it answers again.
+        self._over_asked: set[int] = set()
+        self._over_known: set[int] = set()
+        self._bulk_was_last = False
 
     @classmethod
     def restore(
@@ -76,10 +86,12 @@ class Link:
 
     # What the owner does
 
-    def open(self, number: int, *, urgent: bool = False) -> None:
+    def open(self, number: int, *, urgent: bool = False, bulk: bool = False) -> None:
         """Make a stream known; idempotent. A stream that the peer uses first opens by itself.
 
-        Raises ValueError for a stream that is over, or a number that no frame can carry.
+        ``bulk``: its owner bounds what waits on it, so it needs no backlog; and all such streams
+        together get no more turns than the others. Raises ValueError for a stream that is over, or a
+        number that no frame can carry.
         """
         stream = self._streams.get(number)
         if stream is None:
@@ -87,11 +99,17 @@ class Link:
                 raise ValueError("no stream has the number %d" % number)
             if number in self._over:
                 raise ValueError("stream %d is over" % number)
-            backlog = self._make_backlog(number) if self._make_backlog else None
-            self._streams[number] = Stream(number, backlog, urgent=urgent)
+            backlog = self._make_backlog(number) if self._make_backlog and not bulk else None
+            stream = self._streams[number] = Stream(number, backlog, urgent=urgent)
             self._turns.append(number)
-        else:
-            stream.urgent = stream.urgent or urgent
+        stream.urgent = stream.urgent or urgent
+        if bulk and not stream.bulk:
+            stream.bulk = True
+            stream.sender.keep_in_memory()
+
+    def watch(self, number: int) -> None:
+        """Let the connection tell of each acknowledgement on a stream."""
+        self._streams[number].watched = True
 
     def knows(self, number: int) -> bool:
         """Whether anything is remembered of a stream."""
@@ -236,6 +254,9 @@ class Link:
         for number, position in positions.items():
             self._streams[number].sender.rewind(position)
         self._over = {number: at for number, at in self._over.items() if number in live}
+        # The last acknowledgement may have been lost with the connection before.
+        self._over_acks = {number: at.seq for number, at in self._over.items()}
+        self._over_asked, self._over_known = set(), set()
         self._acks_due.update(self._streams)
         self.epoch = epoch
 
@@ -264,15 +285,36 @@ class Link:
             self._acks_due.add(data.stream)
         return message
 
-    def receive_ack(self, ack: Ack) -> None:
-        """Free what the peer has taken. A stream that only the peer has opened yet is no fault."""
+    def receive_ack(self, ack: Ack) -> bool:
+        """Free what the peer has taken; return whether somebody :meth:`watches <watch>` the stream.
+
+        One that we do not know is over and forgotten, or only the peer has opened it yet.
+        """
         stream = self._streams.get(ack.stream)
         if stream is None:
-            if ack.seq and ack.stream not in self._over:
-                raise LinkProtocolError("ACK of the unknown stream %d" % ack.stream)
-            return
+            return False
         stream.sender.acknowledge(ack)
         self._forget_if_over(ack.stream)
+        return stream.watched
+
+    @property
+    def remembers_over(self) -> bool:
+        """Whether there is something that an answered question lets us forget."""
+        return bool(self._over)
+
+    def asked(self) -> None:
+        """Note that a question goes out now, behind the last word about the streams that are over."""
+        self._over_asked = set(self._over)
+
+    def answered(self) -> None:
+        """Note the answer: the peer has read what went before the question.
+
+        Only at the second answer it can name those streams no more: what it says of them may follow
+        the first.
+        """
+        for number in self._over_known:
+            self._over.pop(number, None)
+        self._over_known, self._over_asked = self._over_asked, set()
 
     def take_acks(self) -> list[Ack]:
         """Return the acknowledgements that are due."""
@@ -296,18 +338,28 @@ class Link:
 
     def next_chunk(self, limit_bytes: int) -> tuple[Data, Chunk] | None:
         """Return the next chunk in fair order: urgent streams first, then each stream in turn."""
+        place = self._next_place()
+        if place is None:
+            return None
+        number = self._turns.pop(place)
+        self._turns.append(number)
+        stream = self._streams[number]
+        self._bulk_was_last = stream.bulk
+        return stream.sender.next_chunk(limit_bytes)
+
+    def _next_place(self) -> int | None:
         chosen = None
+        gives_way = self._bulk_was_last
         for place, number in enumerate(self._turns):
             stream = self._streams[number]
-            if stream.sender.ready and (chosen is None or stream.urgent):
-                chosen = place
+            if stream.sender.ready:
                 if stream.urgent:
-                    break
-        if chosen is None:
-            return None
-        number = self._turns.pop(chosen)
-        self._turns.append(number)
-        return self._streams[number].sender.next_chunk(limit_bytes)
+                    return place
+                if chosen is None:
+                    chosen, gives_way = place, gives_way and stream.bulk
+                elif gives_way and not stream.bulk:
+                    chosen, gives_way = place, False
+        return chosen
 
     def _forget_if_over(self, number: int) -> None:
         stream = self._streams.get(number)

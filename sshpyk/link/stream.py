@@ -114,6 +114,12 @@ class Sender:
             backlog.store(message)
         return message.place
 
+    def keep_in_memory(self) -> None:
+        """Do without a backlog from now on, if nothing was pushed yet: the owner sees to the bounds."""
+        if self.backlog is not None and not self._pushed:
+            self.backlog.close()
+            self.backlog = None
+
     def _number(self, message: Unnumbered) -> None:
         shift = message.place - self._next_seq
         if shift != self._shifts[-1][1]:

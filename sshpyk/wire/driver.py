@@ -13,7 +13,7 @@ from collections import deque
 from typing import Callable
 
 from sshpyk.link.backlog import Payload
-from sshpyk.link.connection import Broken, Event, Incompatible, PeerLeft, Resumed
+from sshpyk.link.connection import Acknowledged, Broken, Event, Incompatible, PeerLeft, Resumed
 from sshpyk.link.link import Link
 from sshpyk.link.stream import Message
 from sshpyk.wire.carrier import Carrier
@@ -46,9 +46,11 @@ class LinkDriver:
         self.before_hand_over: Callable[[Message], None] = lambda message: None
         self.on_peer_left: Callable[[str], None] = lambda reason: None
         self.on_incompatible: Callable[[Carrier, tuple[int, ...]], None] = lambda carrier, _: None
-        self.on_left: Callable[[], None] = lambda: None
+        self.on_tick: Callable[[], None] = lambda: None
+        self.when_left: list[Callable[[], None]] = []
         self._handlers: dict[int, Handler] = {}
         self._paces: dict[int, Pace] = {}
+        self._watchers: dict[int, Callable[[], None]] = {}
         self._waiting: dict[int, deque[Message]] = {}
         self._ack_planned = False
         self._loop = asyncio.get_running_loop()
@@ -69,6 +71,15 @@ class LinkDriver:
         if pace is not None:
             self._paces[stream] = pace
         self._hand_over_waiting(stream)
+
+    def watch(self, stream: int, on_taken: Callable[[], None]) -> None:
+        """Call ``on_taken`` whenever the peer has taken something of an open stream."""
+        self.link.watch(stream)
+        self._watchers[stream] = on_taken
+
+    def unwatch(self, stream: int) -> None:
+        """Call nobody any more; idempotent."""
+        self._watchers.pop(stream, None)
 
     def abandon(self, stream: int) -> None:
         """Drop what comes on ``stream`` from now on, and end our direction of it."""
@@ -131,7 +142,8 @@ class LinkDriver:
         """Give the link up for good and tell the peer if it can be told."""
         self._tick_timer.cancel()
         self.left = True
-        self.on_left()
+        for left in list(self.when_left):
+            left()
         carrier, self.carrier = self.carrier, None
         if carrier is not None:
             carrier.close(carrier.connection.leave(reason))
@@ -140,6 +152,9 @@ class LinkDriver:
     def _on_event(self, carrier: Carrier, event: Event) -> None:
         if isinstance(event, Message):
             self._on_message(event)
+        elif isinstance(event, Acknowledged):
+            if event.stream in self._watchers:
+                self._watchers[event.stream]()
         elif isinstance(event, Resumed):
             if event.known:
                 self.carry_by(carrier)
@@ -199,3 +214,4 @@ class LinkDriver:
             if carrier.connection.tick(now_s()):
                 self.on_suspect()
             carrier.wake()
+        self.on_tick()

@@ -136,7 +136,7 @@ class Journal:
         self._write(slot, _SLOT.pack(state, message.stream, message.seq + 1, taken_bytes))
 
     def prune(self, link: Link) -> None:
-        """Forget the streams that are over for both ends. Call after each resumption."""
+        """Forget the streams that are over for both ends; called now and then."""
         for stream in [stream for stream in self._ended if not link.knows(stream)]:
             slot = self._slot_of.pop(stream)
             self._ended.discard(stream)

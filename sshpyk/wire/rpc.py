@@ -45,7 +45,7 @@ class Rpc:
         # Not from 0: answers to the process that we may have replaced must find nobody.
         self._last_id = secrets.randbits(48)
         driver.claim(RPC_STREAM, self._on_message, urgent=True)
-        driver.on_left = self._drop_tasks
+        driver.when_left.append(self._drop_tasks)
 
     async def call(self, op: str, **params: Any) -> Params:
         """Ask the peer and wait for its answer, across outages; raises what the peer raised."""

@@ -296,8 +296,12 @@ def test_a_session_that_speaks_nonsense_or_nothing_costs_nobody(host: Host, junk
 
 @pytest.mark.parametrize(
     "junk",
-    [b"\xff" * 100, frames.encode_ack(frames.Ack(99, 5, 0)), frames.encode_progress(5)],
-    ids=["no frame", "ACK of what was not sent", "PROGRESS beyond what was sent"],
+    [
+        b"\xff" * 100,
+        frames.encode_data_header(frames.Data(99, 5, 0, 0, 1, b""), 0),
+        frames.encode_progress(5),
+    ],
+    ids=["no frame", "DATA behind a hole", "PROGRESS beyond what was sent"],
 )
 def test_nonsense_behind_the_hello_ends_that_session(host: Host, junk: bytes):
     session = host.session()

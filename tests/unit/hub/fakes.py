@@ -19,7 +19,7 @@ from sshpyk.hub.outage import Outage
 from sshpyk.ssh.command import SshTarget
 from sshpyk.wire import kernel_messages
 from sshpyk.wire.kernel_messages import CONTROL, ChannelMessage
-from sshpyk.wire.rpc import Params, Rpc
+from sshpyk.wire.rpc import Operation, Params, Rpc
 from tests.unit.wire.harness import Joined, until
 
 KEY = "0123456789abcdef"
@@ -203,7 +203,8 @@ class FakeHost:
         self.took_over = False
         self.on_agent_replaced: Callable[[], None] = lambda: None
         self.driver = joined.hub
-        self.rpc = Rpc(joined.hub, {})
+        self.operations: dict[str, Operation] = {}
+        self.rpc = Rpc(joined.hub, self.operations)
         self.on_lost_link: Callable[[SshpykError], None] = lambda error: None
         self.may_come_up = asyncio.Event()
         self.may_come_up.set()
