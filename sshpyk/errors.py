@@ -156,6 +156,10 @@ class TunnelError(SshpykError):
     """A tunnel cannot be opened, or a connection through it leads nowhere."""
 
 
+class MountError(SshpykError):
+    """A local folder cannot be mounted on the host."""
+
+
 class HubError(SshpykError):
     """The local hub process could not be started or went away."""
 

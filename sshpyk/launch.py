@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from sshpyk.errors import InvalidInput
 from sshpyk.kernelconfig import RemoteKernel
+from sshpyk.mounts.options import sort_options
 
 
 def launch_record(
@@ -19,12 +21,7 @@ def launch_record(
     ``env`` is what the kernel gets beside the host's own environment; ``iopub_limits`` are those of
     the Jupyter server that it is for. Raises InvalidInput for a host, an ssh or a config that cannot be.
     """
-    if remote.mount_local_on_remote and remote.sshfs_enabled:
-        raise InvalidInput(
-            "mounts (mount_local_on_remote) are not supported yet",
-            host=remote.ssh_host_alias,
-            advice="leave them out for now: set sshfs_enabled to false in the kernel.json",
-        )
+    mounts = _mounts(remote)
     target = remote.target()
     return {
         "target": {"host": target.host, "ssh": target.ssh, "ssh_config": target.ssh_config},
@@ -36,6 +33,35 @@ def launch_record(
             "launch_timeout_s": remote.launch_timeout,
             "env": {**env, **remote.kernel_env},
             "cwd": remote.remote_cwd or "",
+            **({"mounts": mounts} if mounts else {}),
             **({"iopub_limits": iopub_limits} if iopub_limits else {}),
         },
     }
+
+
+def _mounts(remote: RemoteKernel) -> list[dict[str, Any]]:
+    """Return the folders to mount, as :class:`sshpyk.hub.mounts.MountRequest` reads them."""
+    if not (remote.mount_local_on_remote and remote.sshfs_enabled):
+        return []
+    if remote.ssh_host_alias_local_on_remote:
+        raise InvalidInput(
+            "mounts through a local sshd (ssh_host_alias_local_on_remote) are not supported yet",
+            host=remote.ssh_host_alias,
+            advice="leave that alias out: folders are then mounted over the link, and need no sshd",
+        )
+    for mount in remote.mount_local_on_remote:
+        try:
+            sort_options(mount.options)
+        except ValueError as error:
+            raise InvalidInput(
+                f"mount_local_on_remote {mount}: {error}", host=remote.ssh_host_alias
+            ) from error
+    return [
+        {
+            "local": os.path.abspath(os.path.expanduser(mount.local)),
+            "remote": mount.remote,
+            "options": list(mount.options),
+            "sshfs": remote.remote_sshfs or "",
+        }
+        for mount in remote.mount_local_on_remote
+    ]

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from sshpyk.agent.forward import Forwards
 from sshpyk.agent.kernel import Kernel, KernelState, summary
 from sshpyk.agent.kernelspecs import RemoteKernelspec, find_kernelspec
+from sshpyk.agent.mount import Mounts
 from sshpyk.agent.process import KernelProcess, connection_info
 from sshpyk.agent.record import KernelRecord, kernel_folder
 from sshpyk.errors import KernelDied, KernelError, RemoteShellFailed
@@ -66,10 +67,12 @@ class Service:
         self._places = places
         self._starting: set[str] = set()  # asked for, and not stopped since
         self.forwards = Forwards(driver, lambda op, **params: self.rpc.call(op, **params))
+        self.mounts = Mounts(driver)
         self.rpc = Rpc(
             driver,
             {
                 **self.forwards.operations,
+                **self.mounts.operations,
                 "start": self._start,
                 "interrupt": self._interrupt,
                 "signal": self._signal,

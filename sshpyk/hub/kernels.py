@@ -21,9 +21,11 @@ from sshpyk.errors import HubError, KernelError, LaunchTimeout, SshpykError
 from sshpyk.hub.dial import silence_advice
 from sshpyk.hub.endpoints import Endpoints
 from sshpyk.hub.host import HostLink
+from sshpyk.hub.mounts import MountRequest, Mounts
 from sshpyk.hub.replay import IopubLimits
 
 SUBSCRIPTION_PATIENCE_S = 3.0  # a client needs 0.1 s or more to come back to its endpoints
+_MOST_MOUNTS = 100
 _LONGEST_S = 1e7  # far beyond any launch, and what an event loop can wait for
 ENDPOINTS_LINGER_S = 6.0  # Jupyter's restarter looks every 3 s
 
@@ -46,6 +48,14 @@ class LaunchRequest:
     env: dict[str, str] = field(default_factory=dict)
     cwd: str = ""
     iopub_limits: dict[str, float] | None = None
+    mounts: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # as MountRequest.from_record reads them
+
+    @property
+    def folders(self) -> list[MountRequest]:
+        """The local folders that the kernel is to see. Raises TypeError."""
+        return [MountRequest.from_record(record) for record in self.mounts]
 
     @property
     def limits(self) -> IopubLimits | None:
@@ -63,7 +73,9 @@ class LaunchRequest:
             and isinstance(env, dict)
             and all(isinstance(text, str) for text in (*texts, *env.values()))
         )
-        if not well_formed:
+        if not (
+            well_formed and isinstance(given["mounts"], list) and len(self.folders) < _MOST_MOUNTS
+        ):
             raise TypeError("a launch request with values of the wrong type")
 
 
@@ -102,8 +114,9 @@ class HubKernel:
 class Kernels:
     """All kernels of one hub, by id, and the local sockets that wait for a restart."""
 
-    def __init__(self, host: HostLink) -> None:
+    def __init__(self, host: HostLink, mounts: Mounts | None = None) -> None:
         self._host = host
+        self._mounts = mounts or Mounts(host)
         self._context: zmq.Context[Any] = zmq.Context()
         self._kernels: dict[str, HubKernel] = {}
         self._waiting: dict[str, tuple[Endpoints, asyncio.TimerHandle]] = {}
@@ -183,9 +196,11 @@ class Kernels:
         try:
             endpoints = self._take_endpoints(_read_connection_file(request.connection_file))
             await bringing_up
+            await self._mounts.hold(kernel_id, request.folders)
             return await self._start(kernel_id, request, endpoints)
         except BaseException as error:
             bringing_up.cancel()
+            self._mounts.release(kernel_id)
             if endpoints is not None:
                 endpoints.close()
             if isinstance(error, SshpykError) and not error.host:
@@ -330,6 +345,7 @@ class Kernels:
     def _let_go(self, kernel: HubKernel) -> None:
         """Keep the local sockets for the kernel that a restart will put behind them."""
         self._kernels.pop(kernel.kernel_id, None)
+        self._mounts.release(kernel.kernel_id)
         self._stopping.pop(kernel.kernel_id, None)
         self._welcoming.discard(kernel.kernel_id)
         kernel.endpoints.detach()
