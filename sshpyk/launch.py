@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sshpyk.errors import InvalidInput
@@ -15,11 +16,15 @@ def launch_record(
     connection_file: str,
     env: dict[str, str],
     iopub_limits: dict[str, float] | None = None,
+    *,
+    local_cwd: str = "",
 ) -> dict[str, Any]:
     """Return the JSON-ready request for :class:`sshpyk.standin.Request`.
 
     ``env`` is what the kernel gets beside the host's own environment; ``iopub_limits`` are those of
-    the Jupyter server that it is for. Raises InvalidInput for a host, an ssh or a config that cannot be.
+    the Jupyter server that it is for. ``local_cwd``, the notebook's folder, becomes the kernel's where it
+    is mounted on the host and no ``remote_cwd`` is set. Raises InvalidInput for a host, an ssh or a
+    config that cannot be.
     """
     mounts = _mounts(remote)
     target = remote.target()
@@ -32,7 +37,7 @@ def launch_record(
             "kernel_name": remote.remote_kernel_name,
             "launch_timeout_s": remote.launch_timeout,
             "env": {**env, **remote.kernel_env},
-            "cwd": remote.remote_cwd or "",
+            "cwd": remote.remote_cwd or _mounted_path(local_cwd, mounts),
             **({"mounts": mounts} if mounts else {}),
             **({"iopub_limits": iopub_limits} if iopub_limits else {}),
         },
@@ -65,3 +70,15 @@ def _mounts(remote: RemoteKernel) -> list[dict[str, Any]]:
         }
         for mount in remote.mount_local_on_remote
     ]
+
+
+def _mounted_path(local: str, mounts: list[dict[str, Any]]) -> str:
+    """Return where the host has a local folder; nothing where it has not. The innermost mount counts."""
+    if not local:
+        return ""
+    folder = Path(os.path.realpath(local))
+    for mount in sorted(mounts, key=lambda mount: len(mount["local"]), reverse=True):
+        root = Path(os.path.realpath(mount["local"]))
+        if folder.is_relative_to(root):
+            return str(PurePosixPath(mount["remote"]) / folder.relative_to(root))
+    return ""

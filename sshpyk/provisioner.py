@@ -100,6 +100,7 @@ class SSHKernelProvisioner(LocalProvisioner):
             os.path.realpath(self._manager.connection_file),
             self._environment_to_send(environment),
             iopub_limits(self._manager),
+            local_cwd=str(kwargs.get("cwd") or ""),
         )
         self._drop_notices()
         ours, theirs = socket.socketpair()

@@ -92,7 +92,9 @@ def read_request(argv: list[str]) -> Request:
     if spec.remote is None:
         raise InvalidInput(f"{options.kernel} is not a kernel of sshpyk's; see sshpyk list")
     connection_file = os.path.abspath(options.connection_file)  # the hub works elsewhere
-    return Request(launch_record(spec.remote, connection_file, dict(spec.env)))
+    return Request(
+        launch_record(spec.remote, connection_file, dict(spec.env), local_cwd=os.getcwd())
+    )
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:

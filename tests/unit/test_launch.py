@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from sshpyk.errors import InvalidInput
+from sshpyk.hub.mounts import MountRequest
 from sshpyk.kernelconfig import RemoteKernel
 from sshpyk.launch import launch_record
 from sshpyk.standin import Request
@@ -62,8 +63,45 @@ def test_no_folder_is_the_hosts_business(config: dict[str, Any]):
     assert record["launch"]["cwd"] == ""
 
 
-def test_mounts_are_refused_in_words(config: dict[str, Any]):
+def test_mounts_are_asked_for(config: dict[str, Any], tmp_path: Path):
+    config["mount_local_on_remote"] = [f"{tmp_path}:~/data:ro,cache=yes"]
+    record = launch_record(RemoteKernel.from_config(config), "/run/c.json", {})
+    (mount,) = record["launch"]["mounts"]
+    assert MountRequest.from_record(mount) == MountRequest(
+        str(tmp_path), "~/data", ("ro", "cache=yes")
+    )
+
+
+def test_the_notebooks_folder_is_the_kernels_where_it_is_mounted(
+    config: dict[str, Any], tmp_path: Path
+):
+    inner = tmp_path / "code" / "inner"
+    (inner / "notebooks").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    del config["remote_cwd"]
+    config["mount_local_on_remote"] = [f"{tmp_path}/code:~/code", f"{inner}:/data/inner"]
+    remote = RemoteKernel.from_config(config)
+    expected = {
+        str(tmp_path / "code"): "~/code",
+        str(inner / "notebooks"): "/data/inner/notebooks",
+        str(inner / ".." / "inner"): "/data/inner",
+        str(tmp_path / "other"): "",
+        "": "",
+    }
+    for folder, path in expected.items():
+        record = launch_record(remote, "/run/c.json", {}, local_cwd=folder)
+        assert record["launch"]["cwd"] == path
+
+
+def test_an_option_that_no_mount_may_have_is_refused(config: dict[str, Any]):
+    config["mount_local_on_remote"] = ["~/data:~/data:ssh_command=sh"]
+    with pytest.raises(InvalidInput, match="ssh_command is not an option"):
+        launch_record(RemoteKernel.from_config(config), "/run/c.json", {})
+
+
+def test_mounts_through_a_local_sshd_are_refused_in_words(config: dict[str, Any]):
     config["mount_local_on_remote"] = ["~/data:~/data"]
+    config["ssh_host_alias_local_on_remote"] = "laptop"
     with pytest.raises(InvalidInput, match="not supported yet") as caught:
         launch_record(RemoteKernel.from_config(config), "/run/c.json", {})
     assert caught.value.host == "me@gpu1:2222"
