@@ -55,11 +55,21 @@ _ADVICE = (
 log = logging.getLogger(__name__)
 
 
+_served: set[str] = set()  # every mount point whose files come through this process
+
+
+def mounted_by_us(path: str) -> bool:
+    """Whether a look at ``path`` would be answered through our event loop, which must not wait for it."""
+    whole = os.path.normpath(path)
+    return any(whole == served or whole.startswith(served + os.sep) for served in _served)
+
+
 class _Mount:
     """One mount point, its sshfs and its stream."""
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.names = {path}  # also as it was asked for, where that goes through a link
         self.made: list[str] = []  # folders that were made for it, the outermost first
         self.process: subprocess.Popen[bytes] | None = None
         self.stream: ByteStream | None = None
@@ -89,6 +99,7 @@ class Mounts:
             sshfs = _find_sshfs(str(params["sshfs"]))
             mount = await self._apart(lambda: _prepare(str(params["remote"])), _PREPARE_PATIENCE_S)
             self._mounts[name] = mount
+            _served.update(mount.names)
             self._start(name, mount, [sshfs, *_arguments(params["options"], mount.path)], stream)
             await self._await_mounted(mount)
         except BaseException:
@@ -165,6 +176,7 @@ class Mounts:
         if mount.stream is not None:
             mount.stream.abort()
         await asyncio.get_running_loop().run_in_executor(None, _clean, mount)
+        _served.difference_update(mount.names)
 
 
 def mount_points() -> set[str]:
@@ -188,6 +200,7 @@ def _prepare(remote: str) -> _Mount:
         raise MountError(f"{remote} is no absolute path", phase=_PHASE)
     folder, name = os.path.split(os.path.normpath(path))
     mount = _Mount(os.path.join(os.path.realpath(folder), name))
+    mount.names.add(os.path.join(folder, name))
     if mount.path in mount_points():
         _clear_stale(mount.path)
     try:

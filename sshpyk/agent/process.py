@@ -111,17 +111,23 @@ class KernelProcess:
         if isinstance(self._process, AdoptedProcess) and self._process.poll() is None:
             self._process.watch(on_end)
 
-    def start(self, python: str, env: Mapping[str, str], cwd: str) -> None:
-        """Start the process in a session of its own. Raises OSError when there is no such program."""
+    def start(self, python: str, env: Mapping[str, str], cwd: str, *, apart: bool = False) -> None:
+        """Start the process in a session of its own. Raises OSError when there is no such program.
+
+        ``apart``: ``cwd`` or the program is in a folder whose files come through this agent. Python
+        waits, and lets no thread run, until the child has entered it: so a shell enters it instead.
+        """
         connection_file = os.path.join(self.folder, "connection.json")
         _write_private(connection_file, json.dumps(self.info))
         argv = command(self.spec, python, connection_file)
+        if apart:
+            argv = ["/bin/sh", "-c", 'cd -- "$0" && exec "$@"', cwd, *argv]
         with open(
             os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb"
         ) as log:
             self._process = subprocess.Popen(
                 argv,
-                cwd=cwd,
+                cwd="/" if apart else cwd,
                 env=self._environment(python, env),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from sshpyk.agent.forward import Forwards
 from sshpyk.agent.kernel import Kernel, KernelState, summary
 from sshpyk.agent.kernelspecs import RemoteKernelspec, find_kernelspec
-from sshpyk.agent.mount import Mounts
+from sshpyk.agent.mount import Mounts, mounted_by_us
 from sshpyk.agent.process import KernelProcess, connection_info
 from sshpyk.agent.record import KernelRecord, kernel_folder
 from sshpyk.errors import KernelDied, KernelError, RemoteShellFailed
@@ -106,7 +106,9 @@ class Service:
         kernel = self._make(spec, params)
         self._book.add(kernel)
         try:
-            kernel.process.start(python, params["env"], _working_directory(params["cwd"]))
+            cwd = await self._working_directory(params["cwd"])
+            apart = mounted_by_us(cwd) or mounted_by_us(python)
+            kernel.process.start(python, params["env"], cwd, apart=apart)
         except BaseException as error:  # whatever it was, nothing stays that is no process
             del self._book.kernels[kernel_id]
             self._book.unheard.discard(kernel)
@@ -122,6 +124,12 @@ class Service:
             "transport": kernel.process.info["transport"],
             "welcomes": kernel.welcomes,
         }
+
+    async def _working_directory(self, path: str) -> str:
+        if not mounted_by_us(os.path.expanduser(path or "~")):
+            return _working_directory(path)
+        # A look at it is answered through this very loop.
+        return await asyncio.get_running_loop().run_in_executor(None, _working_directory, path)
 
     def _make(self, spec: RemoteKernelspec, params: Params) -> Kernel:
         kernel_id = params["kernel_id"]

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from sshpyk.agent import mount as agent_mount
+from sshpyk.agent.kernelspecs import RemoteKernelspec
+from sshpyk.agent.process import KernelProcess
 from sshpyk.errors import MountError
 from sshpyk.hub import mounts
 from sshpyk.hub.mounts import MountRequest, Mounts
@@ -246,3 +248,20 @@ async def test_an_option_that_is_not_on_the_list_is_refused(tmp_path: Path):
     async with bench(tmp_path) as made:
         for option in ("ssh_command=sh", "sftp_server=x", "password_stdin", "fsname=x"):
             assert option.partition("=")[0] in (await refusal(made, made.request(option))).what
+
+
+@needs_fuse
+@in_loop
+async def test_a_kernel_starts_in_a_mounted_folder_without_holding_up_the_loop(tmp_path: Path):
+    """Its own loop answers what entering the folder asks: to wait for that would be for ever."""
+    async with bench(tmp_path) as made:
+        (made.local / "notebooks").mkdir()
+        await made.mounts.hold("kernel", [made.request("attr_timeout=0", "entry_timeout=0")])
+        cwd = str(made.remote / "notebooks")
+        assert agent_mount.mounted_by_us(cwd)
+        spec = RemoteKernelspec(["sh", "-c", "pwd > where"], "/nowhere")
+        process = KernelProcess(spec, {}, str(tmp_path), str(tmp_path / "log"))
+        process.start(sys.executable, {}, cwd, apart=True)
+        await until(lambda: process.poll() is not None)
+        assert process.poll() == 0
+        assert (made.local / "notebooks" / "where").read_text().strip() == cwd
