@@ -37,7 +37,7 @@ lab-down: $(READY)  ## take the lab down; the images stay
 lab-shell: $(READY)  ## a shell on the lab's laptop
 	$(BIN)/python lab/lab.py shell
 
-docs: $(READY)  ## write docs/reference.md anew from the commands' help
+docs: $(READY)  ## write docs/reference.md and docs/errors.md anew from the source
 	$(BIN)/python docs/generate.py
 
 screenshots: $(READY)  ## take the pictures of the documentation anew

@@ -149,20 +149,18 @@ def private_host(traces: Traces) -> Iterator[LoopbackHost]:
 def add_kernel(host: LoopbackHost) -> SshTarget:
     """Add the kernel as a user would; return the target that its hub will serve."""
     options = {
-        "--ssh-host-alias": host.alias,
         "--ssh-config": str(host.ssh_config),
         "--remote-python": sys.executable,
-        "--remote-kernel-name": "python3",
         "--kernel-name": KERNEL,
         "--launch-timeout": "30",
     }
     shown = " \\\n      ".join(
         f"{option} {shlex.quote(value)}" for option, value in options.items()
     )
-    console.print(f"    $ sshpyk add {shown}", markup=False)
+    console.print(f"    $ sshpyk add {host.alias} \\\n      {shown}", markup=False)
     script = Path(sys.executable).with_name("sshpyk")
     words = [word for option in options.items() for word in option]
-    done = subprocess.run([script, "add", *words], capture_output=True, text=True)
+    done = subprocess.run([script, "add", host.alias, *words], capture_output=True, text=True)
     if done.returncode != 0:
         raise DemoFailed(f"sshpyk add: exit code {done.returncode}\n{done.stdout}{done.stderr}")
     _show(done.stdout)
@@ -308,6 +306,7 @@ def run(traces: Traces) -> None:
         cleanup.callback(end_hub, target, traces)
         cleanup.callback(signal.signal, signal.SIGINT, signal.SIG_IGN)  # one Ctrl+C is enough
         try:
+            stop_hub(target)  # its link is up by now, and a first launch is to be timed
             step(f"A notebook on that kernel: {NOTEBOOK.name}")
             cold_s = asyncio.run(run_notebook(client))
             signal.signal(signal.SIGTERM, _interrupt)  # nbclient has set it back
@@ -352,7 +351,7 @@ def main() -> int:
     clean = check(traces)
     if failed or not clean:
         return 1
-    step(f"Done in {time.monotonic() - began_s:.0f} s. For a host of your own: sshpyk add --help")
+    step(f"Done in {time.monotonic() - began_s:.0f} s. For a host of your own: sshpyk add HOST")
     return 0
 
 

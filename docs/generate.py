@@ -1,4 +1,4 @@
-"""Writes docs/reference.md from the command line itself: ``python docs/generate.py [--check]``."""
+"""Writes docs/reference.md and docs/errors.md from the source: ``python docs/generate.py [--check]``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from pathlib import Path
 import click
 
 from sshpyk.cli.main import cli
+from sshpyk.doctor.catalogue import page
+from sshpyk.kernelapp.command import command as kernel_command
 
 REFERENCE = Path(__file__).with_name("reference.md")
+ERRORS = Path(__file__).with_name("errors.md")
 _HEAD = """# Reference
 
 Made from the commands' own help by `make docs`. `sshpyk COMMAND --help` says the same in a terminal.
@@ -33,11 +36,13 @@ def reference() -> str:
         command = cli.get_command(group, name)
         assert command is not None
         sections.append("\n".join(_section(command, click.Context(command, group, name))))
+    ctx = click.Context(kernel_command, info_name="sshpyk-kernel")
+    sections.append("\n".join(_section(kernel_command, ctx)))
     return "\n".join(sections)
 
 
 def _section(command: click.Command, ctx: click.Context) -> Iterator[str]:
-    yield f"## sshpyk {command.name}\n"
+    yield f"## {ctx.command_path}\n"
     yield f"    {ctx.command_path} {' '.join(command.collect_usage_pieces(ctx))}\n"
     for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
         lines = paragraph.splitlines()
@@ -49,16 +54,22 @@ def _section(command: click.Command, ctx: click.Context) -> Iterator[str]:
     options = [param.get_help_record(ctx) for param in command.get_params(ctx)]
     rows = [record for record in options if record is not None]
     yield "| option | |\n|---|---|"
-    yield from (f"| `{names}` | {text.replace('|', chr(92) + '|')} |" for names, text in rows)
+    yield from (f"| `{_cell(names)}` | {_cell(text)} |" for names, text in rows)
     yield ""
 
 
+def _cell(text: str) -> str:
+    return text.replace("|", r"\|")
+
+
 def main() -> int:
-    """Write the page, or with ``--check`` tell whether it is as it should be."""
+    """Write the pages, or with ``--check`` tell whether they are as they should be."""
+    pages = {REFERENCE: reference(), ERRORS: page()}
     if sys.argv[1:] != ["--check"]:
-        REFERENCE.write_text(reference(), encoding="utf-8")
+        for path, text in pages.items():
+            path.write_text(text, encoding="utf-8")
         return 0
-    return int(REFERENCE.read_text(encoding="utf-8") != reference())
+    return int(any(path.read_text(encoding="utf-8") != text for path, text in pages.items()))
 
 
 if __name__ == "__main__":

@@ -107,8 +107,6 @@ class HostKeyChanged(HostKeyRejected):
 class RemoteShellFailed(HostError):
     """The login worked but the account cannot run what we need (no Python, nologin, rc file)."""
 
-    code = "HOST-SHELL"
-
 
 class ProtocolMismatch(HostError):
     """The two ends speak different versions of the link protocol."""
@@ -144,6 +142,18 @@ class KernelDied(KernelError):
     """The kernel process ended before it was ready."""
 
     code = "KERNEL-DIED"
+
+
+class KernelInUse(KernelError):
+    """Somebody else's link carries the kernel, and a takeover was not asked for."""
+
+    code = "KERNEL-IN-USE"
+
+
+class KernelTaken(KernelError):
+    """Somebody attached to the kernel from elsewhere: it goes on there."""
+
+    code = "KERNEL-TAKEN"
 
 
 class LaunchTimeout(KernelError):

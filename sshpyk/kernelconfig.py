@@ -39,7 +39,7 @@ RENAMED = {
 }
 # Keys of 1.x that have lost their purpose: kept in the file, no reason to warn.
 _OBSOLETE = (
-    *("existing", "persistent", "persistent_file", "independent_local_processes"),
+    *("existing", "persistent_file", "independent_local_processes"),
     *("raise_on_ssh_config_error", "remote_pythonhome", "ssh_verbose"),
 )
 _MAX_SHOWN = 500
@@ -177,6 +177,7 @@ class RemoteKernel:
     ssh_config: str | None = None
     remote_cwd: str | None = None
     remote_kernel_pythonhome: str | None = None
+    persistent: bool = False
     sshd: str | None = None
     remote_sshfs: str | None = None
     ssh_host_alias_local_on_remote: str | None = None
@@ -265,6 +266,7 @@ _RULES: dict[str, Callable[[str, object], Any]] = {
     "ssh_config": _local_path,
     "remote_cwd": _host_path,
     "remote_kernel_pythonhome": check_text,
+    "persistent": _flag,
     "sshd": _local_path,
     "remote_sshfs": _host_path,
     "ssh_host_alias_local_on_remote": _program_path,

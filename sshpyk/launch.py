@@ -39,6 +39,7 @@ def launch_record(
             "env": {**env, **remote.kernel_env},
             "cwd": remote.remote_cwd or _mounted_path(local_cwd, mounts),
             **({"mounts": mounts} if mounts else {}),
+            **({"persistent": True} if remote.persistent else {}),
             **({"iopub_limits": iopub_limits} if iopub_limits else {}),
         },
     }

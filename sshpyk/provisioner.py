@@ -127,6 +127,26 @@ class SSHKernelProvisioner(LocalProvisioner):
                 ours.close()
         return info
 
+    async def kill(self, restart: bool = False) -> None:  # noqa: FBT001, FBT002
+        """End the kernel at once (called by KernelManager)."""
+        await self._end_on_host(0)
+        await super().kill(restart)
+
+    async def terminate(self, restart: bool = False) -> None:  # noqa: FBT001, FBT002
+        """Shut the kernel down (called by KernelManager when asking it did not help)."""
+        await self._end_on_host(self._remote.shutdown_timeout)
+        await super().terminate(restart)
+
+    async def _end_on_host(self, grace_s: float) -> None:
+        """Have a persistent kernel ended, which a signal to its stand-in would not do."""
+        if not self._remote.persistent:
+            return
+        from sshpyk.hub.client import end_kernel  # here: what a server loads should be light
+
+        path = os.path.realpath(self._manager.connection_file)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, end_kernel, self._remote.target(), path, grace_s)
+
     async def cleanup(self, restart: bool = False) -> None:  # noqa: FBT001, FBT002
         """Let go of the ended stand-in (called by KernelManager)."""
         self._drop_notices()

@@ -3,14 +3,12 @@
 Its pid, its signals and its exit status mean the kernel's, so whoever started it need know nothing of
 ssh. It is not in the data path: it asks the hub to launch the kernel, waits, and translates.
 
-===========  =====================================================
-SIGINT       interrupt the running cell
-SIGTERM/HUP  shut the kernel down
-parent gone  end the kernel, as a local kernel would end itself
-===========  =====================================================
+Which signal asks for what is :data:`SIGNALS`. When the parent goes, the kernel is ended, as a local
+kernel would end itself.
 
 Started by the provisioner with ``--provisioner-fd`` (a socket that brings the request and takes the
-outcome), or by any program that runs a kernel.json's argv with ``--kernel`` and a connection file.
+outcome). Any other command line, a program's or a person's, is :mod:`sshpyk.kernelapp`'s: what only
+those need is imported there, for this module's start is part of every restart in JupyterLab.
 """
 
 from __future__ import annotations
@@ -23,21 +21,38 @@ import signal
 import socket
 import sys
 import time
-from typing import TYPE_CHECKING, Any, NoReturn
+from enum import Enum
+from typing import Any, ClassVar, NoReturn
 
-from sshpyk.errors import HubError, InvalidInput, SshpykError, error_from_record
+from sshpyk.errors import HubError, KernelTaken, SshpykError, error_from_record
 from sshpyk.hub.client import HubClient, reach_hub
 from sshpyk.ssh.command import SshTarget
-
-if TYPE_CHECKING:
-    import argparse
 
 PROVISIONER_FD = "--provisioner-fd"  # always the first word
 _PARENT_POLL_S = 1.0
 _REATTACH_TRIES = 5
 _REATTACH_FORGET_S = 10.0
 _REATTACH_PAUSE_S = 0.1
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Action(Enum):
+    """What may be asked of a stand-in, by a signal or by a person."""
+
+    INTERRUPT = "interrupt"
+    SHUT_DOWN = "shut down"  # a persistent kernel is left instead
+    END = "end"  # shut down, persistent or not
+    RESTART = "restart"
+    LEAVE = "leave"
+
+
+SIGNALS: dict[int, Action] = {
+    signal.SIGINT: Action.INTERRUPT,
+    signal.SIGTERM: Action.SHUT_DOWN,
+    signal.SIGHUP: Action.SHUT_DOWN,
+    signal.SIGUSR1: Action.RESTART,
+    signal.SIGUSR2: Action.END,
+    signal.SIGQUIT: Action.LEAVE,
+}
 
 
 class Request:
@@ -49,6 +64,9 @@ class Request:
         self.shutdown_timeout_s = float(record["shutdown_timeout_s"])
         self._report = report
         self._reported = False
+        # Of a kernel that runs already; its connection file is then the hub's work, and goes with us.
+        self.attach_to: str | None = record.get("attach_to")
+        self.links: list[str] = record.get("links", [])  # that go with it
         self._logs_notices = bool(record.get("logs_notices"))
 
     def report(self, **outcome: Any) -> None:
@@ -75,52 +93,18 @@ class Request:
             self._report = None
 
 
-def read_request(argv: list[str]) -> Request:
-    """Return the request that the command line names. Raises InvalidInput."""
-    if argv[:1] == [PROVISIONER_FD] and argv[1:]:  # what follows are words for people who read ps
-        report = socket.socket(fileno=int(argv[1]))
-        with report.makefile("rb") as lines:
-            return Request(json.loads(lines.readline()), report)
-    options = _parse(argv)
-    if not options.kernel or not options.connection_file:
-        raise InvalidInput("name a kernel and a connection file; see sshpyk-kernel --help")
-    # Only here: the provisioner has read the kernelspec already, and this costs 0.2 s.
-    from sshpyk.kernelspecs import load
-    from sshpyk.launch import launch_record
-
-    spec = load(options.kernel)
-    if spec.remote is None:
-        raise InvalidInput(f"{options.kernel} is not a kernel of sshpyk's; see sshpyk list")
-    connection_file = os.path.abspath(options.connection_file)  # the hub works elsewhere
-    return Request(
-        launch_record(spec.remote, connection_file, dict(spec.env), local_cwd=os.getcwd())
-    )
-
-
-def _parse(argv: list[str]) -> argparse.Namespace:
-    # Here: a provisioner needs no parser, and every restart would wait for its import.
-    import argparse
-
-    parser = argparse.ArgumentParser(
-        prog="sshpyk-kernel",
-        description="Launch a remote kernel and stand for it until it ends.",
-        epilog="example: sshpyk-kernel --kernel gpu1 --connection-file /tmp/c.json",
-    )
-    # The long names are those of sshpyk 1.x, whose kernel.json files go on working.
-    parser.add_argument("--kernel", "--SSHKernelApp.kernel_name", "-k", metavar="NAME")
-    parser.add_argument(
-        "--connection-file", "--KernelManager.connection_file", "-f", metavar="FILE", type=_unquote
-    )
-    return parser.parse_args(argv)
-
-
-def _unquote(path: str) -> str:
-    """Remove the quotes that sshpyk 1.x wrote into kernel.json around the connection file."""
-    return path[1:-1] if len(path) > 1 and path[0] == path[-1] and path[0] in "'\"" else path
+def read_request(fd: int) -> Request:
+    """Return the request that the provisioner sends over the socket ``fd``."""
+    report = socket.socket(fileno=fd)
+    with report.makefile("rb") as lines:
+        return Request(json.loads(lines.readline()), report)
 
 
 class StandIn:
-    """See the module."""
+    """One kernel's; see the module. A subclass may heed more, and tell people more."""
+
+    # What the signals of a stand-in that Jupyter started may ask; others do what they do to any process.
+    heeded: ClassVar[frozenset[Action]] = frozenset({Action.INTERRUPT, Action.SHUT_DOWN})
 
     def __init__(self, request: Request, hub: HubClient) -> None:
         self._request = request
@@ -128,29 +112,39 @@ class StandIn:
         self._reattached = 0
         self._reattached_s = time.monotonic()
         self._ticket: dict[str, Any] | None = None
-        self._unsaid: list[int] = []
+        self._unsaid: list[Action] = []
         self._parent = os.getppid() if "JPY_PARENT_PID" in os.environ else 0
         self._wakeup, wakeup = socket.socketpair()
         self._wakeup.setblocking(False)
         wakeup.setblocking(False)
         self._wakeup_writer = wakeup
         signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
-        for number in _SIGNALS:
-            signal.signal(number, lambda *_: None)  # the wakeup descriptor brings them, in order
+        for number, action in SIGNALS.items():
+            if action in self.heeded:
+                signal.signal(
+                    number, lambda *_: None
+                )  # the wakeup descriptor brings them, in order
 
     def stand(self) -> int:
         """Launch the kernel and return its exit status when it has ended."""
-        self._hub.say("launch", request=self._request.launch)
+        self._ask_for_kernel()
         while True:
             self._wait()
             for number in self._pending_signals():
-                self._on_signal(number)
+                self._act(SIGNALS[number])
             if self._parent and os.getppid() != self._parent:
                 raise HubError("the process that started this kernel has gone")
             if self._hub.has_more or self._readable():
                 status = self._on_record(self._hub.hear())
                 if status is not None:
                     return status
+
+    def _ask_for_kernel(self) -> None:
+        launch, attach_to = self._request.launch, self._request.attach_to
+        if attach_to is None:
+            self._hub.say("launch", request=launch)
+        else:
+            self._hub.say("attach", request=launch, kernel_id=attach_to)
 
     def _reattach(self) -> None:
         """The hub was killed: start another and give it the kernel that ours was."""
@@ -170,14 +164,18 @@ class StandIn:
     def _take_up_with_the_next(self) -> None:
         host = self._request.target.host
         if self._ticket is None:
-            self._hub.say("launch", request=self._request.launch)
+            self._ask_for_kernel()
             return
         words = "the local hub was replaced; what passed it in its last moment may be lost"
-        self._request.notify(f"{host}: {words}")
+        self._notify(f"{host}: {words}")
         self._hub.say("reattach", request=self._request.launch, ticket=self._ticket)
+        self._say_again()
+
+    def _say_again(self) -> None:
+        """Give the next hub the orders that the last one did not hear."""
         unsaid, self._unsaid = self._unsaid, []
-        for number in unsaid:
-            self._on_signal(number)
+        for action in unsaid:
+            self._act(action)
 
     def _wait(self) -> None:
         if not self._hub.has_more:
@@ -193,14 +191,23 @@ class StandIn:
         except BlockingIOError:
             return b""
 
-    def _on_signal(self, number: int) -> None:
+    def _act(self, action: Action) -> None:
+        """Do what a signal asks for."""
+        if action is Action.INTERRUPT:
+            self._order(action, "interrupt")
+        elif self._request.launch.get("persistent"):
+            self._order(action, "leave")  # a machine that shuts down sends it to everybody
+        else:
+            self._order(action, "stop", grace_s=self._request.shutdown_timeout_s)
+
+    def _order(self, action: Action, op: str, **params: Any) -> None:
         try:
-            if number == signal.SIGINT:
-                self._hub.say("interrupt")
-            elif number in (signal.SIGTERM, signal.SIGHUP):
-                self._hub.say("stop", grace_s=self._request.shutdown_timeout_s)
+            self._hub.say(op, **params)
         except OSError:
-            self._unsaid.append(number)  # the hub has gone; the next one is told
+            self._unsaid.append(action)  # the hub has gone; the next one is told
+
+    def _notify(self, text: str) -> None:
+        self._request.notify(text)
 
     def _on_record(self, record: dict[str, Any] | None) -> int | None:
         if record is None:
@@ -209,11 +216,27 @@ class StandIn:
         if record["event"] == "failed":
             raise error_from_record(record["error"])
         if record["event"] == "notice":
-            self._request.notify(record["text"])
+            self._notify(record["text"])
         if record["event"] == "ready":
             self._ticket = record["ticket"]
             self._request.report(ready=True)
+        return self._how_it_ended(record)
+
+    def _how_it_ended(self, record: dict[str, Any]) -> int | None:
+        """Return the exit status to end with, if this record says that we have nothing to stand for."""
+        if record["event"] == "taken":
+            what = f"the kernel was taken over by {record.get('by')}: it goes on there"
+            raise KernelTaken(what, host=self._request.target.host)
+        if record["event"] == "left":
+            return 0
         return int(record["status"]) if record["event"] == "exited" else None
+
+    def clean_up(self) -> None:
+        """Remove the connection file that the hub made for us."""
+        if self._request.attach_to is not None and self._ticket is not None:
+            for path in (*self._request.links, self._request.launch["connection_file"]):
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
 
 
 def exit_like(status: int) -> NoReturn:
@@ -230,15 +253,20 @@ def exit_like(status: int) -> NoReturn:
 
 def main(argv: list[str] | None = None) -> NoReturn:
     """Be a stand-in. Exits with the kernel's status, or with 1 or 2 when there is no kernel."""
-    request: Request | None = None
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] != [PROVISIONER_FD] or not words[1:]:  # what follows is for people who read ps
+        from sshpyk.kernelapp.command import run
+
+        exit_like(run(words))
+    request = read_request(int(words[1]))
     try:
-        request = read_request(sys.argv[1:] if argv is None else argv)
-        status = StandIn(request, reach_hub(request.target)).stand()
+        stand_in = StandIn(request, reach_hub(request.target))
+        try:
+            status = stand_in.stand()
+        finally:
+            stand_in.clean_up()
     except SshpykError as error:
-        if request is None:
-            print(error, file=sys.stderr)  # noqa: T201
-        else:
-            request.report(error=error.to_record())
+        request.report(error=error.to_record())
         sys.exit(error.exit_code)
     exit_like(status)
 

@@ -113,10 +113,4 @@ class Adoption:
         if known is not None and known.answer_place == request.answer_place:
             log.warning("the answer to a %s was lost", request.msg_type)
             self._unanswered.forget(request)
-            self._answer(request)
-
-    def _answer(self, request: Unanswered) -> None:
-        if request.is_cell:
-            self._spokesman.remark(_ANSWER_LOST, request.header_bytes)
-        content = {"status": "error", "ename": "AnswerLost", "evalue": _ANSWER_LOST}
-        self._spokesman.answer(SHELL, request.as_request(), {**content, "traceback": []})
+            self._spokesman.fail(SHELL, request.as_request(), "AnswerLost", _ANSWER_LOST)

@@ -71,6 +71,15 @@ class Answers:
         else:
             self._process.signal(signal.SIGINT)
 
+    def new_clients(self) -> None:
+        """The kernel is carried to others: what they have not seen is not theirs."""
+        self._view.forget_clients()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the kernel executes a cell."""
+        return self._view.running is not None
+
     def note_alive(self) -> None:
         """Remember how the host is while the kernel lives; called every few seconds."""
         self._oom_kills = oom_kills()

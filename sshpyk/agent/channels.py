@@ -34,6 +34,10 @@ _DRAIN_POLL_S = 0.02
 _OUTPUT_PATIENCE_S = 1.0  # how long output that never pauses may hold a reply
 _READS_BEFORE_REPLY = 64
 _CROWDED_POLL_S = 0.1
+_NO_CONNECTION = (
+    "the kernel lives, but takes no new connection; if somebody has cleared /tmp on the host, its"
+    " sockets are gone: restart it"
+)
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +67,12 @@ class KernelChannels:
         self._unread_since_s: float | None = None  # output that there is no room for
         self._iopub: KernelSocket | None = None
         self._clients: OrderedDict[bytes, dict[int, KernelSocket]] = OrderedDict()
+        self.active_s = now_s()  # when a message passed last, either way
         self._held: list[tuple[int, list[bytes]]] = []  # replies that wait for their output
         self._held_since_s = 0.0
         self._pass_planned = False
+        self._serves = False  # clients' messages are passed on
+        self._closed = False
         self.welcomes = False  # the kernel has greeted our subscription
         self.on_welcome: Callable[[], None] = lambda: None
         self._listening = asyncio.get_running_loop().create_future()
@@ -117,8 +124,36 @@ class KernelChannels:
     async def wait_listening(self) -> None:
         """Wait until what the kernel publishes reaches us; then serve both streams."""
         await self._listening
+        self._serves = True
+        self._claim()
+
+    def _claim(self) -> None:
         self._driver.claim(self._streams.main, self._from_link)
         self._driver.claim(self._streams.control, self._from_link, urgent=True)
+
+    def move_to(self, driver: LinkDriver, streams: Streams) -> None:
+        """Go on over another link, with what the first has not taken.
+
+        What its clients still ask is dropped; what they were answered goes with the rest.
+        """
+        before, left = self._driver, self._streams
+        self._driver, self._streams = driver, streams
+        for source, target in zip(left, streams):
+            try:
+                moved = before.link.give_away(source)
+            except LookupError:  # it is over, as that of a dead kernel may be
+                driver.link.open(target)
+                continue
+            driver.link.receive_moved(target, moved)
+            before.abandon(source)
+            before.wake()
+        driver.link.open(streams.control, urgent=True)
+        if self._closed:
+            for stream in streams:
+                driver.abandon(stream)
+        elif self._serves:
+            self._claim()
+        driver.wake()
 
     # From the link to the kernel
 
@@ -126,19 +161,30 @@ class KernelChannels:
         if message.end:
             return True
         channel, views = kernel_messages.unpack(message.payload)
+        self.active_s = now_s()
         parts = [bytes(view) for view in views]
         if channel not in NAMES or not parts:
             log.warning("dropped a message for channel %d with %d parts", channel, len(parts))
             return True
         if self.intercept(channel, self.place_seen(message.seen), parts):
             return True
+        sockets = self._client(parts[0])
+        if sockets is None:
+            self._refuse(channel, parts)
+            return True
         if channel == SHELL:
             self.on_asked(parts)
-        sockets = self._client(parts[0])
-        if sockets is None or sockets[channel].send(parts[1:]):
+        if sockets[channel].send(parts[1:]):
             return True
-        self._consume_when_drained(sockets[channel], message.stream)
+        self._consume_when_drained(sockets[channel], self._driver, message.stream)
         return False
+
+    def _refuse(self, channel: int, parts: list[bytes]) -> None:
+        """Answer that the kernel takes no connection: nobody waits for ever."""
+        request = None if channel == STDIN else self.signer.read(parts)
+        if request is not None:
+            self.spokesman.busy(request)
+            self.spokesman.fail(channel, request, "KernelUnreachable", _NO_CONNECTION)
 
     def place_seen(self, seen: int) -> int:
         """Return ``seen``, which counts what the hub was sent, as a count of what was published."""
@@ -154,12 +200,15 @@ class KernelChannels:
         """Connect as a client, for the answers to what it asked through the agent before us."""
         self._client(identity)
 
-    def _consume_when_drained(self, kernel_socket: KernelSocket, stream: int) -> None:
+    def _consume_when_drained(
+        self, kernel_socket: KernelSocket, driver: LinkDriver, stream: int
+    ) -> None:
         if kernel_socket.drained or kernel_socket.broken:
-            self._driver.consumed(stream)
+            driver.consumed(stream)
         else:
             loop = asyncio.get_running_loop()
-            loop.call_later(_DRAIN_POLL_S, self._consume_when_drained, kernel_socket, stream)
+            again = self._consume_when_drained
+            loop.call_later(_DRAIN_POLL_S, again, kernel_socket, driver, stream)
 
     def _client(self, identity: bytes) -> dict[int, KernelSocket] | None:
         sockets = self._clients.get(identity)
@@ -279,6 +328,7 @@ class KernelChannels:
         except ValueError as error:
             log.warning("dropped what the kernel said on channel %d: %s", channel, error)
             return
+        self.active_s = now_s()
         place = self._driver.send(stream, payload)
         if channel != CONTROL:
             self.on_published(channel, place, parts)
@@ -300,6 +350,7 @@ class KernelChannels:
 
     def close(self) -> None:
         """Let go of the kernel's sockets and streams."""
+        self._closed = True
         for stream in self._streams:
             self._driver.abandon(stream)
         self._drop_iopub()

@@ -19,7 +19,7 @@ from sshpyk.agent.adoption import Adoption, Loss
 from sshpyk.agent.answers import Answers
 from sshpyk.agent.channels import KernelChannels, Streams
 from sshpyk.agent.process import KernelProcess
-from sshpyk.agent.record import KernelRecord
+from sshpyk.agent.record import SHELF, KernelRecord
 from sshpyk.agent.unanswered import UnansweredRequests
 from sshpyk.errors import KernelDied
 from sshpyk.wire.driver import LinkDriver
@@ -27,6 +27,7 @@ from sshpyk.wire.driver import LinkDriver
 _CONNECT_POLL_S = (0.005, 0.02)
 _TERM_GRACE_S = 1.0
 _HEARD_POLL_S = 0.05
+_LEFT_POLL_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,8 @@ class Kernel:
         self.process = process
         self.driver = driver
         self.streams = Streams(*record.streams)
-        self._record = record
+        self.record = record
+        self._found: int | None = None  # how much the hub had got of an agent before us
         self.state = KernelState.STARTING
         self.status: int | None = None
         self._channels = KernelChannels(process.info, driver, self.streams)
@@ -74,16 +76,19 @@ class Kernel:
         if await self._either(self._channels.wait_listening(), self._ended.wait()):
             raise self._death()
         self.state = KernelState.RUNNING
-        self._write_down(ready=True, welcomes=self.welcomes)
+        if any("ipykernel" in word for word in self.process.spec.argv):
+            self._spokesman.log_crashes()
+        self.note(ready=True, welcomes=self.welcomes)
 
     def note_process(self) -> None:
         """Write down which process the kernel is; called right after its start."""
-        self._record = self._record.of_process(self.process.pid)
-        self._record.write(self.process.folder)
+        self.record = self.record.of_process(self.process.pid)
+        self.note()
 
-    def _write_down(self, **changes: Any) -> None:
-        self._record = replace(self._record, **changes)
-        self._record.write(self.process.folder)
+    def note(self, **changes: Any) -> None:
+        """Write down what another agent will need to know."""
+        self.record = replace(self.record, **changes)
+        self.record.write(self.process.folder)
 
     def adopt(self, since_s: float) -> None:
         """Take care of a kernel whose agent was killed after ``since_s``; the hub has what was before.
@@ -91,16 +96,48 @@ class Kernel:
         One that has ended meanwhile is noticed by the next :meth:`check_alive`.
         """
         self.state = KernelState.RUNNING
-        self._channels.welcomes = self._record.welcomes
-        if self._record.status is not None:
+        self._channels.welcomes = self.record.welcomes
+        if self.record.status is not None:
             return  # the agent had seen its end; only the hub may not have heard of it
-        main, link = self.streams.main, self.driver.link
-        loss = Loss(since_s, lambda: link.found_seq(main))
+        loss = Loss(since_s, self._found_seq)
         self._adoption = Adoption(self._channels, self._spokesman, self._unanswered, loss)
         if self.process.poll() is None:
             self._adopting = asyncio.ensure_future(self._adoption.run())
         else:
             self._adoption.tell_loss()
+
+    def _found_seq(self) -> int | None:
+        if self._found is None:
+            self._found = self.driver.link.found_seq(self.streams.main)
+        return self._found
+
+    @property
+    def link_id(self) -> str:
+        """The link that carries the kernel."""
+        return self.driver.link.link_id
+
+    def move_to(self, driver: LinkDriver, streams: tuple[int, int]) -> None:
+        """Let another link carry the kernel; what the first had not taken goes with it."""
+        self.forget_heard()
+        if self._found_seq() is None:
+            self._found = 0  # its hub will not say so any more
+        self._channels.move_to(driver, Streams(*streams))
+        self.driver, self.streams = driver, Streams(*streams)
+        self._answers.new_clients()
+        self.record = self.record.moved(self.link_id, streams)
+        self.note()
+
+    @property
+    def active_s(self) -> float:
+        """When something passed last, from or to the kernel."""
+        return self._channels.active_s
+
+    @property
+    def activity(self) -> str:
+        """What the kernel does: starting, idle, busy; or ended."""
+        if self.state is KernelState.RUNNING:
+            return "busy" if self._answers.is_busy else "idle"
+        return str(self.state.value)
 
     def _asked(self, parts: list[bytes]) -> None:
         self._unanswered.asked(parts)
@@ -144,7 +181,7 @@ class Kernel:
         """Call ``tell`` if :attr:`welcomes` turns out only later."""
 
         def on_welcome() -> None:
-            self._write_down(welcomes=True)
+            self.note(welcomes=True)
             tell()
 
         self._channels.on_welcome = on_welcome
@@ -165,7 +202,7 @@ class Kernel:
         if self._adopting is not None:
             self._adopting.cancel()
         if was_running:
-            self._write_down(status=status)  # until the hub has heard of it
+            self.note(status=status)  # until the hub has heard of it
             self._channels.finish(status)
         else:
             self._channels.close()
@@ -174,14 +211,20 @@ class Kernel:
         return False
 
     def _remove_files_when_heard(self) -> None:
+        if not self.remove_files_if_heard():
+            loop = asyncio.get_running_loop()
+            pause_s = _LEFT_POLL_S if self.link_id == SHELF else _HEARD_POLL_S
+            loop.call_later(pause_s, self._remove_files_when_heard)
+
+    def remove_files_if_heard(self) -> bool:
         """Remove the files once no other agent would have to tell the hub of the kernel's end."""
         link, main = self.driver.link, self.streams.main
-        if self.driver.left or link.acknowledged({main: link.queued_seq(main)}):
-            self.process.remove_files()
-            self.on_heard()
-        else:
-            loop = asyncio.get_running_loop()
-            loop.call_later(_HEARD_POLL_S, self._remove_files_when_heard)
+        if not (self.driver.left or link.acknowledged({main: link.queued_seq(main)})):
+            return False
+        self._unanswered.close()
+        self.process.remove_files()
+        self.on_heard()
+        return True
 
     # What may be asked of it
 
@@ -222,10 +265,17 @@ def describe_status(status: int | None) -> str:
 
 
 # What a kernel's last words mean: a code of docs/errors.md, and what to do.
-_INSTALL = "install it on the host, in that environment: python -m pip install "
 _LAST_WORDS = (
-    (r"No module named '?zmq", "KERNEL-NO-PYZMQ", _INSTALL + "pyzmq"),
-    (r"No module named \S*ipykernel", "KERNEL-NO-IPYKERNEL", _INSTALL + "ipykernel"),
+    (
+        r"No module named '?zmq",
+        "KERNEL-NO-PYZMQ",
+        "install it on the host, in that environment: python -m pip install pyzmq",
+    ),
+    (
+        r"No module named \S*ipykernel",
+        "KERNEL-NO-IPYKERNEL",
+        "install it on the host, in that environment: python -m pip install ipykernel",
+    ),
     (
         r"No space left on device|[Dd]isk quota exceeded",
         "HOST-DISK-FULL",
@@ -240,13 +290,3 @@ def _cause(log_tail: str, argv: list[str]) -> tuple[str, str]:
         if re.search(pattern, log_tail):
             return code, advice
     return KernelDied.code, f"its command on the host was: {shlex.join(argv)}"
-
-
-def summary(kernel: Kernel) -> dict[str, Any]:
-    """Return what is known of a kernel, for lists."""
-    return {
-        "kernel_id": kernel.kernel_id,
-        "name": kernel.process.info["kernel_name"],
-        "pid": kernel.process.pid,
-        "state": kernel.state.value,
-    }

@@ -6,20 +6,22 @@ sends its stdin and stdout as descriptors. The first frame on them says which li
 
 from __future__ import annotations
 
-import array
 import asyncio
 import contextlib
 import logging
+import logging.handlers
 import os
 import re
-import shutil
 import signal
 import socket
 import tempfile
 
-from sshpyk.agent.process import KernelProcess
-from sshpyk.agent.record import KernelRecord, boot_id, records
-from sshpyk.agent.service import Book, Places, Service
+from sshpyk.agent.book import LEASE_S, Book, sweep
+from sshpyk.agent.kernel import KernelState
+from sshpyk.agent.listener import Listener
+from sshpyk.agent.logs import KernelLogs
+from sshpyk.agent.record import SHELF, KernelRecord, boot_id, records
+from sshpyk.agent.service import Places, Service
 from sshpyk.agent.spool import Spool
 from sshpyk.link.connection import Connection, Event, HelloReceived, Incompatible
 from sshpyk.link.frames import LinkProtocolError
@@ -28,11 +30,12 @@ from sshpyk.wire.carrier import Carrier
 from sshpyk.wire.clock import now_s
 from sshpyk.wire.driver import AGENT_ACK_DELAY_S, LinkDriver
 from sshpyk.wire.journal import Head, Journal, read_journal
-from sshpyk.wire.private import AGENT_FOLDER, AGENT_SOCKET, private_folder, remove_if_empty
+from sshpyk.wire.private import AGENT_FOLDER, private_folder
 
 IDLE_S = 60.0  # with no kernel and no connection
-LEASE_S = 7 * 24 * 3600.0  # a kernel whose link was not heard of for so long is ended
-TUNNEL_LEASE_S = 24 * 3600.0  # ... and so long an agent waits that has tunnels and no kernel
+TUNNEL_LEASE_S = 24 * 3600.0  # so long an agent waits for its hub that has tunnels and no kernel
+HELLO_S = 60.0  # within which a session must have said which link it brings
+LOG_BYTES = 1024 * 1024  # then the log begins anew, and one older is kept
 _UPKEEP_S = 5.0
 _NOTE_S = 1.0
 _JOURNAL = ".link"
@@ -100,6 +103,7 @@ class _HeldLink:
         carrier, link = self.driver.carrier, self.driver.link
         if carrier is not None:
             self.heard_s = max(self.heard_s, carrier.connection.last_received_s or 0.0)
+            self.service.heard_s = self.heard_s
             if link.acknowledged(self._queued):
                 self.settled_s = self._queued_s
                 self._queued, self._queued_s = link.queued(), now_s()
@@ -110,12 +114,14 @@ class _HeldLink:
 class Agent:
     """See the module."""
 
-    def __init__(self, listener: socket.socket, places: Places) -> None:
+    def __init__(self, listener: Listener, places: Places) -> None:
         self._listener = listener
+        listener.on_descriptors = self._carry
         self._places = places
         self._boot_id = boot_id()
-        self._book = Book()
         self._spool = Spool(places.logs)
+        self._logs = KernelLogs(places.logs)
+        self._book = Book(self._spool.backlog)
         self._links: dict[str, _HeldLink] = {}
         self._loop = asyncio.get_running_loop()
         self._leave = asyncio.Event()
@@ -127,7 +133,7 @@ class Agent:
         self._loop.add_signal_handler(signal.SIGCHLD, self._book.check_all)
         self._loop.add_signal_handler(signal.SIGTERM, self._leave.set)
         self._take_over()
-        self._loop.add_reader(self._listener, self._accept)
+        self._listener.serve()
         self._loop.call_later(_UPKEEP_S, self._upkeep)
         self._loop.call_later(_NOTE_S, self._note)
         await self._leave.wait()
@@ -138,6 +144,7 @@ class Agent:
             kernel.process.remove_files()
         for held in self._links.values():
             held.journal.remove()
+        self._book.close()
 
     # An agent before us
 
@@ -149,16 +156,25 @@ class Agent:
             if path.endswith(_JOURNAL):
                 others = not self._take_link_over(path) or others
         for kernel_folder, record in records(folder):
-            held = self._links.get(record.link_id) if record else None
-            if held is not None and record is not None and record.boot_id == self._boot_id:
-                kernel = held.service.adopt(record, kernel_folder, held.settled_s)
-                kernel.process.watch(self._book.check_all)
-                log.warning("adopted kernel %s, process %d", record.kernel_id, record.pid)
-            elif not others:
-                _sweep(kernel_folder, record, self._boot_id)
+            if not self._adopt(kernel_folder, record) and not others:
+                sweep(kernel_folder, record, self._boot_id)
         self._book.check_all()
         for held in self._links.values():
             held.end_what_the_hub_ended()
+
+    def _adopt(self, folder: str, record: KernelRecord | None) -> bool:
+        if record is None or record.boot_id != self._boot_id:
+            return False
+        held = self._links.get(record.link_id)
+        if held is not None:
+            kernel = held.service.adopt(record, folder, held.settled_s)
+        elif record.link_id == SHELF:
+            kernel = self._book.adopt_left(record, folder)
+        else:
+            return False
+        kernel.process.watch(self._book.check_all)
+        log.warning("adopted kernel %s, process %d", record.kernel_id, record.pid)
+        return True
 
     def _take_link_over(self, path: str) -> bool:
         """Go on with a link; return False if an agent that lives holds it."""
@@ -174,6 +190,7 @@ class Agent:
         journal.resume()
         held = self._hold(noted.restore(self._boot_id, self._spool.backlog), journal)
         held.heard_s, held.settled_s = head.heard_s, head.settled_s
+        held.service.heard_s = held.heard_s
         held.ended = noted.ended()
         log.warning("took over link %s at epoch %d", head.link_id[:8], head.epoch)
         return True
@@ -194,29 +211,6 @@ class Agent:
 
     # Sessions
 
-    def _accept(self) -> None:
-        session, _ = self._listener.accept()
-        session.setblocking(False)
-        self._loop.add_reader(session, self._receive_descriptors, session)
-
-    def _receive_descriptors(self, session: socket.socket) -> None:
-        self._loop.remove_reader(session)
-        fds = array.array("i")
-        try:
-            room = socket.CMSG_LEN(2 * fds.itemsize)
-            _, ancillary, _, _ = session.recvmsg(1, room)
-        except OSError:
-            ancillary = []
-        for level, kind, data in ancillary:
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-        if len(fds) == 2:
-            self._carry(session, list(fds))
-        else:
-            for fd in fds:
-                os.close(fd)
-            session.close()
-
     def _carry(self, session: socket.socket, fds: list[int]) -> None:
         carrier = _SessionCarrier(session, fds)
         carrier.on_event = self._on_first_event
@@ -234,6 +228,7 @@ class Agent:
         self._newcomers -= 1
 
     def _on_first_event(self, carrier: Carrier, event: Event) -> None:
+        assert isinstance(carrier, _SessionCarrier)
         if isinstance(event, Incompatible):
             self._newcomers -= 1
             log.warning("refused a session that speaks the versions %s", event.versions[:8])
@@ -264,6 +259,7 @@ class Agent:
             held = self._new_link(link)
         log.info("link %s epoch %d", link_id[:8], event.hello.epoch)
         held.journal.prune(held.driver.link)
+        carrier.has_begun()
         held.driver.carry_by(carrier)
         held.note_head()
         carrier.deliver(events)
@@ -272,11 +268,22 @@ class Agent:
         held = self._links.pop(link_id, None)
         if held is not None:
             log.info("link %s left: %s", link_id[:8], reason)
-            for kernel in self._book.of(held.driver):
-                kernel.process.signal(signal.SIGKILL)  # nobody can reach it any more
+            self._give_up_kernels(held)
             held.driver.leave("")
+            del self._book.services[held.driver]
             held.journal.remove()
         self._upkeep_idle()
+
+    def _give_up_kernels(self, held: _HeldLink) -> None:
+        """Keep the persistent ones of a link that is given up, and end the others."""
+        in_lease = now_s() - held.heard_s <= LEASE_S
+        for kernel in list(self._book.unheard):
+            if kernel.driver is not held.driver:
+                continue
+            if in_lease and kernel.record.persistent and kernel.state is not KernelState.STARTING:
+                self._book.leave(kernel)
+            else:
+                kernel.process.signal(signal.SIGKILL)  # nobody can reach it any more
 
     # Time
 
@@ -286,14 +293,17 @@ class Agent:
         for link_id, held in list(self._links.items()):
             if now_s() - held.heard_s > LEASE_S:
                 self._forget(link_id, "its lease ran out")
+        self._book.end_expired()
         self._upkeep_idle()
 
     def _note(self) -> None:
         self._loop.call_later(_NOTE_S, self._note)
+        self._listener.keep()
         for held in self._links.values():
             held.note_head()
         for kernel in self._book.kernels.values():
             kernel.forget_heard()
+            self._logs.rotate(kernel.kernel_id)
 
     def _upkeep_idle(self) -> None:
         carried = any(held.driver.carrier for held in self._links.values())
@@ -308,26 +318,21 @@ class Agent:
             self._leave.set()
 
 
-def _sweep(folder: str, record: KernelRecord | None, this_boot: str) -> None:
-    """Remove what is left of a kernel that nobody can reach any more, and end it."""
-    log.warning("swept %s", folder)
-    if record is None:
-        shutil.rmtree(folder, ignore_errors=True)
-    else:
-        process = KernelProcess.adopt(record, folder)
-        if record.boot_id == this_boot:
-            process.signal(signal.SIGKILL)
-        process.remove_files()
-
-
 class _SessionCarrier(Carrier):
     """A carrier whose end also lets the process on the host go that brought its descriptors."""
 
     def __init__(self, session: socket.socket, fds: list[int]) -> None:
         super().__init__(Connection.accept(), *fds)
         self._session = session
+        reason = f"it said nothing that makes sense within {HELLO_S:g} s"
+        self._deadline = asyncio.get_running_loop().call_later(HELLO_S, self._lose, reason)
+
+    def has_begun(self) -> None:
+        """The session has brought its link: it may be silent now."""
+        self._deadline.cancel()
 
     def close(self, last_words: bytes = b"") -> None:
+        self._deadline.cancel()
         super().close(last_words)
         self._session.close()
 
@@ -339,29 +344,25 @@ def run() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     folder = private_folder(AGENT_FOLDER)
     state = state_folder()
-    logging.basicConfig(
-        filename=os.path.join(state, "agent.log"),
-        filemode="w",
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    path = os.path.join(folder, AGENT_SOCKET)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(path)
-    listener.listen(64)
-    listener.setblocking(False)
+    _log_to(os.path.join(state, "agent.log"))
+    listener = Listener(folder)
     try:
         asyncio.run(_live(listener, Places(folder, os.path.join(state, "kernels"))))
     except Exception:
         log.exception("the agent failed")
         raise
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        remove_if_empty(folder)
+        listener.close()
 
 
-async def _live(listener: socket.socket, places: Places) -> None:
+def _log_to(path: str) -> None:
+    """Log behind what is there: an agent of another version may write to the same file."""
+    logging.basicConfig(
+        handlers=[logging.handlers.RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=1)],
+        level=logging.INFO,
+        format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s",
+    )
+
+
+async def _live(listener: Listener, places: Places) -> None:
     await Agent(listener, places).live()

@@ -123,7 +123,9 @@ class KernelProcess:
         if apart:
             argv = ["/bin/sh", "-c", 'cd -- "$0" && exec "$@"', cwd, *argv]
         with open(
-            os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb"
+            # It appends: the agent cuts a log that has grown.
+            os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600),
+            "ab",
         ) as log:
             self._process = subprocess.Popen(
                 argv,

@@ -16,6 +16,7 @@ from typing import Any, Iterator
 from sshpyk.agent.kernelspecs import RemoteKernelspec
 
 BOOT_ID_FILE = "/proc/sys/kernel/random/boot_id"
+SHELF = "shelf"  # in the place of a link's id: nobody carries the kernel
 _NAME = "agent.json"
 _FOLDER_PREFIX = "k"
 
@@ -66,7 +67,12 @@ def started_at(pid: int) -> str:
 
 @dataclass(frozen=True)
 class KernelRecord:
-    """Everything that another agent needs. ``status`` is set when the kernel has ended."""
+    """Everything that another agent needs. ``status`` is set when the kernel has ended.
+
+    ``owner`` is who started it or attached last, as ``user@machine``, ``session`` their notebook's name,
+    ``born_s`` the time of day of its start. ``left_s`` is since when nobody carries it, by the host's
+    clock (``wire.clock``), ``heard_s`` when its owner was last heard of since then.
+    """
 
     kernel_id: str
     link_id: str
@@ -80,6 +86,16 @@ class KernelRecord:
     ready: bool = False
     welcomes: bool = False
     status: int | None = None
+    owner: str = ""
+    session: str = ""
+    persistent: bool = False
+    born_s: float = 0.0
+    left_s: float = 0.0
+    heard_s: float = 0.0
+
+    def moved(self, link_id: str, streams: tuple[int, int]) -> KernelRecord:
+        """Return the record of the kernel when another link carries it."""
+        return replace(self, link_id=link_id, streams=streams)
 
     def of_process(self, pid: int) -> KernelRecord:
         """Return the record with the process that has just been started."""

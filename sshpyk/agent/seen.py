@@ -56,6 +56,14 @@ class ClientView:
         self._last_idle = (_NEVER, 0.0)  # the number of the latest end of a cell, and when
         self._last_interrupt = (_NEVER, 0.0)
 
+    def forget_clients(self) -> None:
+        """Judge nothing by what other clients have been handed."""
+        self._stops.clear()
+        self._prompts.clear()
+        self._last_stop = _NEVER
+        self._last_idle = (_NEVER, 0.0)
+        self._last_interrupt = (_NEVER, 0.0)
+
     # From the kernel
 
     def published(self, channel: int, number: int, parts: Sequence[bytes], now_s: float) -> None:

@@ -1,27 +1,32 @@
-"""What a hub may ask of the agent over its link, and the agent's book of kernels."""
+"""What a hub may ask of the agent over its link, when its kernels are concerned."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import logging
 import os
 import re
 import signal
+import time
 from typing import Any, NamedTuple
 
+from sshpyk.agent.book import Book
+from sshpyk.agent.custody import Custody, label
 from sshpyk.agent.forward import Forwards
-from sshpyk.agent.kernel import Kernel, KernelState, summary
+from sshpyk.agent.kernel import Kernel, KernelState
 from sshpyk.agent.kernelspecs import RemoteKernelspec, find_kernelspec
+from sshpyk.agent.logs import KernelLogs
+from sshpyk.agent.logs import operations as logs_operations
 from sshpyk.agent.mount import Mounts, mounted_by_us
 from sshpyk.agent.process import KernelProcess, connection_info
 from sshpyk.agent.record import KernelRecord, kernel_folder
+from sshpyk.agent.script import run_script
 from sshpyk.errors import KernelDied, KernelError, RemoteShellFailed
+from sshpyk.wire.clock import now_s
 from sshpyk.wire.driver import LinkDriver
 from sshpyk.wire.rpc import Params, Rpc
 
-KEPT_LOGS = 50
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 log = logging.getLogger(__name__)
@@ -34,30 +39,6 @@ class Places(NamedTuple):
     logs: str  # what kernels wrote to stdout and stderr; the spool's files, which have no names
 
 
-class Book:
-    """All kernels of this user on this host, whoever started them."""
-
-    def __init__(self) -> None:
-        self.kernels: dict[str, Kernel] = {}
-        self.unheard: set[Kernel] = set()  # they have ended, and their hubs do not know it yet
-
-    def add(self, kernel: Kernel) -> None:
-        """Take a kernel into the book."""
-        self.kernels[kernel.kernel_id] = kernel
-        self.unheard.add(kernel)
-        kernel.on_heard = lambda: self.unheard.discard(kernel)
-
-    def check_all(self) -> None:
-        """Notice every death; called on SIGCHLD."""
-        for kernel_id, kernel in list(self.kernels.items()):
-            if not kernel.check_alive():
-                del self.kernels[kernel_id]
-
-    def of(self, driver: LinkDriver) -> list[Kernel]:
-        """Return the kernels that a link carries."""
-        return [kernel for kernel in self.kernels.values() if kernel.driver is driver]
-
-
 class Service:
     """The operations of one link; see :meth:`__init__` for their names."""
 
@@ -65,6 +46,8 @@ class Service:
         self._driver = driver
         self._book = book
         self._places = places
+        self._logs = logs = KernelLogs(places.logs)
+        book.on_ended = lambda kernel: logs.end(kernel.kernel_id, kernel.status)
         self._starting: set[str] = set()  # asked for, and not stopped since
         self.forwards = Forwards(driver, lambda op, **params: self.rpc.call(op, **params))
         self.mounts = Mounts(driver)
@@ -77,11 +60,15 @@ class Service:
                 "interrupt": self._interrupt,
                 "signal": self._signal,
                 "stop": self._stop,
-                "list": self._list,
                 "backlog": self._backlog,
                 "welcomes": self._welcomes,
+                **Custody(driver, book, places.sockets).operations,
+                **logs_operations(logs, book.activities),
+                "script": run_script,
             },
         )
+        self.heard_s = now_s()  # when something came from the hub
+        book.services[driver] = self
 
     async def _start(self, params: Params) -> Params:
         """Start a kernel and answer when it listens."""
@@ -145,13 +132,23 @@ class Service:
         kernel_id = params["kernel_id"]
         info = connection_info(spec, folder, params["key"], params["signature_scheme"])
         info["kernel_name"] = params["kernel_name"]
-        os.makedirs(self._places.logs, mode=0o700, exist_ok=True)
-        _prune_logs(self._places.logs)
-        log_path = os.path.join(self._places.logs, f"{kernel_id}.log")
+        whose = {name: label(params.get(name)) for name in ("owner", "session")}
+        name, born_s = params["kernel_name"], time.time()
+        log_path = self._logs.begin(kernel_id, name=name, started_s=born_s, **whose)
         main, control = params["streams"]
         link = self._driver.link
         record = KernelRecord(
-            kernel_id, link.link_id, (main, control), info, spec, log_path, link.boot_id
+            kernel_id,
+            link.link_id,
+            (main, control),
+            info,
+            spec,
+            log_path,
+            link.boot_id,
+            persistent=params.get("persistent") is True,
+            born_s=born_s,
+            owner=whose["owner"],
+            session=whose["session"],
         )
         process = KernelProcess(spec, info, folder, log_path)
         return Kernel(record, process, self._driver)
@@ -172,7 +169,7 @@ class Service:
         return kernel
 
     def _tell_welcome(self, kernel: Kernel) -> None:
-        kernel.tell_welcome(lambda: self.rpc.notify("welcomes", kernel_id=kernel.kernel_id))
+        kernel.tell_welcome(lambda: self._book.tell(kernel, "welcomes"))
 
     def _find(self, params: Params) -> Kernel:
         kernel = self._book.kernels.get(params["kernel_id"])
@@ -191,9 +188,10 @@ class Service:
     async def _stop(self, params: Params) -> Params:
         """End a kernel, also one that is not a process yet; one that has ended is no error."""
         self._starting.discard(params["kernel_id"])
-        kernel = self._book.kernels.get(params["kernel_id"])
+        kernel = self._book.find(params["kernel_id"])
         if kernel is not None:
             await kernel.stop(params["grace_s"])
+            self._book.discard(kernel)
         else:
             # A launch was given up whose kernel an agent before us may have known.
             for stream in params.get("streams", []):
@@ -212,14 +210,6 @@ class Service:
         messages, size_bytes = self._driver.link.backlog
         return {"messages": messages, "bytes": size_bytes}
 
-    async def _list(self, params: Params) -> Params:
-        return {
-            "kernels": [
-                {**summary(kernel), "mine": kernel.driver is self._driver}
-                for kernel in self._book.kernels.values()
-            ]
-        }
-
 
 def _check_start(params: Params) -> None:
     """Refuse what would harm more than the kernel that it asks for. Raises KernelError."""
@@ -235,14 +225,6 @@ def _check_start(params: Params) -> None:
     )
     if not well_formed:
         raise KernelError("a malformed request for a kernel", phase="starting the kernel")
-
-
-def _prune_logs(folder: str) -> None:
-    """Keep the logs of the latest kernels only."""
-    paths = [os.path.join(folder, name) for name in os.listdir(folder)]
-    for path in sorted(paths, key=os.path.getmtime)[:-KEPT_LOGS]:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
 
 
 def _interpreter(path: str) -> str:

@@ -19,6 +19,7 @@ WRITER_PAUSE_S = (
     0.02  # after which a writer that waited for room has gone on, also on a busy machine
 )
 _MAX_BUFFERS = 64
+_ARRIVED = memoryview(bytearray(READ_BYTES))  # of one socket at a time: one loop reads them all
 _DRAIN_READS = 4096
 
 log = logging.getLogger(__name__)
@@ -138,7 +139,8 @@ class KernelSocket:
 
     def _read_once(self) -> bool:
         try:
-            data = self._socket.recv(READ_BYTES)
+            # Not recv: see wire.carrier.
+            data = bytes(_ARRIVED[: self._socket.recv_into(_ARRIVED)])
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:

@@ -103,6 +103,11 @@ class UnansweredRequests:
             _HEAD.pack_into(self._map, slot * _SLOT_BYTES, 0, 0, 0, 0)
             self._free.append(slot)
 
+    def close(self) -> None:
+        """Let go of the file: the kernel has ended, and its hub knows it."""
+        self._slots.clear()
+        self._map.close()
+
     def _number(self, slot: int) -> int:
         return int(_HEAD.unpack_from(self._map, slot * _SLOT_BYTES)[0])
 

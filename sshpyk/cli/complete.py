@@ -1,6 +1,6 @@
 """What the shell offers after TAB: hosts of the ssh config, kernels of sshpyk's. Local files only.
 
-Who calls: click, for arguments and options with ``shell_complete=hosts`` or ``=ssh_kernels``.
+Who calls: click, for arguments and options with ``shell_complete=hosts`` or ``=ssh_kernels``, or both.
 """
 
 from __future__ import annotations
@@ -39,6 +39,13 @@ def ssh_kernels(
         for spec, _ in kernelspecs.ssh_kernels()
         if spec.name.startswith(incomplete.lower())
     ]
+
+
+def hosts_and_kernels(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Offer what ``doctor`` can look at."""
+    return [*ssh_kernels(ctx, param, incomplete), *hosts(ctx, param, incomplete)]
 
 
 def config_hosts(config: Path) -> list[str]:

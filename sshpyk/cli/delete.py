@@ -21,7 +21,7 @@ def delete(kernel_name: str) -> Deleted:
 
     \b
     Examples:
-      sshpyk delete ssh_gpu1_python3
+      sshpyk delete ssh_gpu1_analysis
     """
     folder = kernelspecs.existing(kernel_name)
     if not kernelspecs.is_sshpyk(kernelspecs.read_document(folder)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import json
 import os
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import click
 
 from sshpyk import kernelspecs
+from sshpyk.cli.complete import hosts_and_kernels
 from sshpyk.cli.progress import working
 from sshpyk.cli.render import show_finding
 from sshpyk.cli.results import Diagnosis
@@ -23,7 +25,7 @@ _Spec = LocalKernelspec | BrokenKernelspec
 
 
 @click.command()
-@click.argument("name", metavar="[HOST|KERNEL]", required=False)
+@click.argument("name", metavar="[HOST|KERNEL]", required=False, shell_complete=hosts_and_kernels)
 @click.option("--no-launch", is_flag=True, help="Do not launch the kernel in the end.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, and nothing else.")
 @click.option(
@@ -74,7 +76,9 @@ def doctor(
     said = build_report(exam.subject, items, host, specs) if as_json or report else {}
     if report is not None:
         _write(report, said)
-    return Diagnosis(exam.subject, items, said, report, as_json)
+    names = [spec.name for spec in specs if isinstance(spec, LocalKernelspec) and spec.remote]
+    meant = difflib.get_close_matches((name or "").lower(), names, n=3)
+    return Diagnosis(exam.subject, items, said, report, as_json, tuple(meant))
 
 
 def _exam(

@@ -34,7 +34,7 @@ def login(host: str, **given: Any) -> LoggedIn:
     """Open the link to a host, with ssh's questions on this terminal.
 
     For hosts that want a password, a one-time code or a passphrase, and after a key was missing:
-    kernels that wait for the host go on. HOST is what was given as --ssh-host-alias. ssh itself asks;
+    kernels that wait for the host go on. HOST is what was given to `sshpyk add`. ssh itself asks;
     sshpyk sees no answer. The terminal may be closed afterwards. Where nothing needs to be asked, the
     link is simply dialed at once.
 
@@ -43,7 +43,14 @@ def login(host: str, **given: Any) -> LoggedIn:
       sshpyk login gpu1
       sshpyk login me@gpu1 --ssh-config ~/cluster/ssh_config
     """
-    target, python = _target(host, given)
+    return open_link(*_target(host, given))
+
+
+def open_link(target: SshTarget, python: str) -> LoggedIn:
+    """Open the link of a host, with ssh's questions on this terminal (also for ``sshpyk add``).
+
+    ``python``: what to start there. Raises SshpykError with what ssh said.
+    """
     hub = reach_hub(target)
     try:
         with contextlib.ExitStack() as stack:

@@ -23,7 +23,10 @@ _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 # Each verb: where its command is, and its line in `sshpyk --help`, which thus imports no verb.
 _VERBS = {
-    "add": ("sshpyk.cli.add:add", "Add a kernel that runs on a host."),
+    "add": (
+        "sshpyk.cli.add:add",
+        "Add kernels that run on a host: find them there, choose, check.",
+    ),
     "close": ("sshpyk.cli.close:close", "Close a tunnel, and what goes through it."),
     "completion": ("sshpyk.cli.completion:completion", "Print the completion for your shell."),
     "delete": ("sshpyk.cli.delete:delete", "Delete an SSH kernel."),
@@ -32,6 +35,11 @@ _VERBS = {
         "Find out why a kernel, a host or this machine does not work.",
     ),
     "edit": ("sshpyk.cli.edit:edit", "Change an SSH kernel; what is not named stays."),
+    "attach": ("sshpyk.cli.attach:attach", "Bring a kernel that runs on a host here."),
+    "gc": ("sshpyk.cli.gc:gc", "End kernels on hosts that nobody needs any more."),
+    "leave": ("sshpyk.cli.leave:leave", "Let a kernel go on without this machine."),
+    "logs": ("sshpyk.cli.logs:logs", "Show what a kernel wrote to its stdout and stderr."),
+    "stop": ("sshpyk.cli.stop:stop", "End kernels on a host, whoever carries them."),
     "ps": ("sshpyk.cli.ps:ps", "Show links to hosts, and the kernels behind them."),
     "forward": (
         "sshpyk.cli.forward:forward",
@@ -114,11 +122,11 @@ def cli(ctx: click.Context, verbose: int) -> None:
 
     \b
     Examples:
-      sshpyk add --ssh-host-alias gpu1 --remote-python-prefix /opt/env
+      sshpyk add gpu1
       sshpyk list --remote
       sshpyk ps
       sshpyk login gpu1
-      sshpyk delete ssh_gpu1_python3
+      sshpyk delete ssh_gpu1_analysis
     """
     ctx.obj = verbose
     logging.basicConfig(level=_LOG_LEVELS[min(verbose, 3)], format=_LOG_FORMAT)

@@ -78,6 +78,11 @@ def kernel_flags(function: _Function) -> _Function:
         help="A local folder for the kernel to see (repeatable).",
     )
     function = mounts(function)
+    function = click.option(
+        "--persistent/--no-persistent",
+        default=None,
+        help="Keep the kernel when Jupyter is killed: `sshpyk attach` finds it again.",
+    )(function)
     for flag, kind, text in reversed(_CONFIG_FLAGS):
         offer = hosts if flag == "--ssh-host-alias" else None
         function = click.option(flag, type=kind, help=text, shell_complete=offer)(function)

@@ -10,6 +10,7 @@ from functools import singledispatch
 
 import click
 
+from sshpyk.cli.render_kernels import RENDERERS
 from sshpyk.cli.results import (
     Added,
     CompletionScript,
@@ -21,8 +22,9 @@ from sshpyk.cli.results import (
     Listing,
     LoggedIn,
     Mark,
-    Processes,
 )
+from sshpyk.cli.text import safe as _safe
+from sshpyk.doctor.catalogue import why
 from sshpyk.doctor.finding import plain
 
 _FINDING_WIDTH = 22
@@ -44,10 +46,15 @@ def render(result: object) -> None:
     raise TypeError(f"nothing renders {result!r}")
 
 
+for _kind, _renderer in RENDERERS.items():
+    render.register(_kind, _renderer)
+
+
 @render.register
 def _added(result: Added) -> None:
-    verb = "Replaced" if result.replaced else "Added"
-    click.echo(f"{verb} kernel {result.name!r} ({result.display_name}): {result.path}")
+    from sshpyk.cli.render_add import show_added  # what it shows is wanted by this verb alone
+
+    show_added(result)
 
 
 @render.register
@@ -93,27 +100,19 @@ def _listing(result: Listing) -> None:
         _print_lines(_lines(result))
 
 
-@render.register
-def _processes(result: Processes) -> None:
-    if result.as_json:
-        click.echo(json.dumps({"hosts": result.hubs}, indent=2))
-    elif not result.hubs:
-        click.echo("No links: no kernel runs on a host")
-    for hub in [] if result.as_json else result.hubs:
-        away = "" if hub["away_s"] is None else f" for {hub['away_s']:.0f} s"
-        reason = f" ({_safe(hub['away_reason'])})" if hub["away_reason"] else ""
-        click.echo(f"{hub['host']}: link {hub['link']}{away}{reason}")
-        kernels = {kernel["kernel_id"]: kernel for kernel in hub["kernels"]}
-        for kernel in hub.get("on_host", ()):
-            elsewhere = {**kernel, "state": "alive", "session": "another machine's"}
-            kernels.setdefault(kernel["kernel_id"], elsewhere)
-        for kernel in kernels.values():
-            words = (kernel["kernel_id"][:8], kernel["state"], f"pid {kernel['pid']}")
-            text = f"  {words[0]}  {words[1]:<11}  {words[2]:<11}  {kernel['name']}"
-            session = f"  {kernel['session']}" if kernel["session"] else ""
-            click.echo(_safe(text + session))
-        if not kernels:
-            click.echo("  no kernels")
+def _verdict(result: Diagnosis) -> Iterator[str]:
+
+    cause = result.cause
+    if cause is None:
+        advice = any(item.mark is Mark.ADVICE for item in result.items)
+        yield f"{result.subject}: {'works; there is advice above' if advice else 'all is well'}"
+        return
+    code = f" [{cause.code}]" if cause.code else ""
+    yield f"{result.subject}: stopped at: {cause.label}{code}"
+    if why(cause.code):
+        yield f"  why: {why(cause.code)}"
+    if result.meant and cause.code == "SSH-UNKNOWN-HOST":
+        yield f"  did you mean the kernel {' or '.join(result.meant)}?"
 
 
 def _plain(report: KernelReport) -> object:
@@ -135,12 +134,8 @@ def _diagnosis(result: Diagnosis) -> None:
     if result.as_json:
         click.echo(json.dumps(result.report, indent=2))
     else:
-        cause = result.cause
-        code = f" [{cause.code}]" if cause and cause.code else ""
-        verdict = f"stopped at: {cause.label}{code}" if cause else "all is well"
-        click.echo(f"{result.subject}: {verdict}")
-        if code:
-            click.echo("docs/errors.md explains the code.")
+        for line in _verdict(result):
+            click.echo(_safe(line))
     if result.written is not None:
         click.echo(f"Report without secrets, to attach to a bug: {result.written}", err=True)
 
@@ -176,11 +171,6 @@ def _item_lines(item: Item, width: int, kind: str) -> Iterator[_Line]:
 def _marked(item: Item, prefix: str = "") -> str:
     mark = f"{item.mark.value} " if item.mark else ""
     return f"{mark}{_safe(prefix + item.value)}"
-
-
-def _safe(text: str) -> str:
-    """Show control characters instead of obeying them: a host chose part of the text."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _print_lines(lines: Iterable[_Line]) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from sshpyk.cli.render import _safe as safe
 from sshpyk.cli.render import render
 from sshpyk.cli.results import Forwarded, TunnelListing, TunnelsClosed
+from sshpyk.cli.text import safe
 from sshpyk.hub.outage import readable_size
 from sshpyk.wire.endpoint import Endpoint
 

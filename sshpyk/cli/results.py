@@ -2,35 +2,89 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sshpyk.discovery.offers import Offer
 from sshpyk.doctor.finding import Item, Mark
+from sshpyk.errors import SshpykError
 
 __all__ = [
     "Added",
+    "AddedKernel",
+    "Attached",
+    "Collected",
     "CompletionScript",
     "Deleted",
     "Diagnosis",
     "Edited",
+    "FailedKernel",
     "Item",
     "KernelReport",
+    "LeftKernel",
     "Listing",
+    "LogList",
+    "LogText",
     "LoggedIn",
     "Mark",
+    "OfferRow",
     "Processes",
+    "Stopped",
 ]
 
 
 @dataclass(frozen=True)
-class Added:
-    """``add`` wrote this kernel.json."""
+class AddedKernel:
+    """A kernel.json that ``add`` wrote; ``checked_s``: its kernel answered after so many seconds."""
 
     name: str
     display_name: str
     path: Path
-    replaced: bool
+    replaced: bool = False
+    checked_s: float | None = None
+
+
+@dataclass(frozen=True)
+class FailedKernel:
+    """A kernel that did not pass the check of ``add``; ``kept``: its kernel.json is there anyway."""
+
+    name: str
+    display_name: str
+    error: SshpykError
+    kept: bool
+
+
+@dataclass(frozen=True)
+class OfferRow:
+    """A line of the table of what a host has; ``added_as`` are its kernels on this machine."""
+
+    number: int
+    offer: Offer
+    added_as: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Added:
+    """What ``add`` did; ``rows`` only where the user was not shown them before.
+
+    ``problem``: why nothing at all was done; told after the rows.
+    """
+
+    host: str
+    kernels: tuple[AddedKernel, ...] = ()
+    failed: tuple[FailedKernel, ...] = ()
+    already: tuple[tuple[str, str], ...] = ()
+    rows: tuple[OfferRow, ...] = ()
+    notes: tuple[str, ...] = ()
+    as_json: bool = False
+    problem: SshpykError | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """1 when a kernel was not added, 2 when the user has to say more."""
+        return self.problem.exit_code if self.problem else int(bool(self.failed))
 
 
 @dataclass(frozen=True)
@@ -85,13 +139,78 @@ class Processes:
 
     hubs: tuple[dict[str, Any], ...]
     as_json: bool = False
+    failures: tuple[SshpykError, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """1 when some host gave no answer."""
+        return 1 if self.failures else 0
+
+
+@dataclass(frozen=True)
+class Attached:
+    """``attach`` brought a kernel here; the process ``pid`` holds it."""
+
+    host: str
+    kernel: dict[str, Any]
+    connection_file: Path
+    pid: int
+    as_json: bool = False
+
+
+@dataclass(frozen=True)
+class LeftKernel:
+    """``leave`` left this kernel."""
+
+    host: str
+    kernel_id: str
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """``stop`` ended these kernels."""
+
+    host: str
+    kernels: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Collected:
+    """``gc`` did this (``dry_run``: would do), by host: what the agent there answered."""
+
+    hosts: dict[str, dict[str, Any]]
+    dry_run: bool
+    as_json: bool = False
+    failures: tuple[SshpykError, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """1 when some host gave no answer."""
+        return 1 if self.failures else 0
+
+
+@dataclass(frozen=True)
+class LogList:
+    """The logs that a host keeps, the latest first."""
+
+    host: str
+    logs: tuple[dict[str, Any], ...]
+    as_json: bool = False
+
+
+@dataclass(frozen=True)
+class LogText:
+    """A log, piece by piece, as it comes."""
+
+    pieces: Iterator[str]
 
 
 @dataclass(frozen=True)
 class Diagnosis:
     """What ``doctor`` found out about its subject; the findings were shown as they were made.
 
-    ``report`` is what JSON holds, without secrets; ``written`` where it was put.
+    ``report`` is what JSON holds, without secrets; ``written`` where it was put; ``meant`` are kernels
+    whose names are near that of a host which nobody knows.
     """
 
     subject: str
@@ -99,6 +218,7 @@ class Diagnosis:
     report: dict[str, Any]
     written: Path | None = None
     as_json: bool = False
+    meant: tuple[str, ...] = ()
 
     @property
     def cause(self) -> Item | None:

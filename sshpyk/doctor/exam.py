@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from sshpyk.doctor import machine
 from sshpyk.doctor.finding import Item, Mark, advice, failure
-from sshpyk.doctor.hosts import ask_hop, ask_host
+from sshpyk.doctor.hosts import ask_hop, ask_host, connect_timeout
 from sshpyk.doctor.kernel_checks import (
     cwd_items,
     interpreter_item,
@@ -24,7 +24,7 @@ from sshpyk.doctor.launching import launch_item
 from sshpyk.doctor.mount_checks import mount_items
 from sshpyk.doctor.probe import HostAnswer, Question
 from sshpyk.doctor.ssh_checks import chain_items, client_item, connection_item, system_item
-from sshpyk.errors import InvalidInput, SshpykError
+from sshpyk.errors import AuthenticationFailed, InvalidInput, SshpykError
 from sshpyk.kernelconfig import RemoteKernel
 from sshpyk.kernelspecs import BrokenKernelspec, LocalKernelspec
 from sshpyk.ssh.command import SshTarget, find_ssh
@@ -44,13 +44,12 @@ class Stage:
     look: Callable[[], Iterable[Item]]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Exam:
-    """Stages and what they gathered on the way, for the report."""
+    """What is looked at, stage by stage."""
 
     subject: str
-    stages: list[Stage] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
+    stages: list[Stage]
 
 
 def run(
@@ -116,6 +115,7 @@ class HostExam:
     def __init__(self, target: SshTarget, questions: list[Question], timeout_s: float) -> None:
         self.target = target
         self.questions = questions or [_USUAL]
+        self.timeout_s = timeout_s
         self.runner = ScriptRunner(timeout_s)
         self.chain: tuple[ResolvedHost, ...] = ()
         self.answer: HostAnswer | None = None
@@ -138,7 +138,18 @@ class HostExam:
             return
         yield from chain_items(self.target.host, self.chain)
 
+    def _link_is_up(self) -> bool:
+        """Whether kernels can be started now, whatever another login would have to ask."""
+        wanted = (self.target.host, self.target.ssh_config, "up")
+        return any(
+            answer is not None and (answer["host"], answer["ssh_config"], answer["link"]) == wanted
+            for answer in machine.hub_answers()
+        )
+
     def _hops(self) -> Iterator[Item]:
+        if self.chain[:-1] and self._link_is_up():
+            yield Item("Jump Host", "not asked: the link through it is up", Mark.INFO)
+            return
         for hop in self.chain[:-1]:
             try:
                 ask_hop(self.runner, self.target, hop)
@@ -150,8 +161,15 @@ class HostExam:
     def _connection(self) -> Iterator[Item]:
         answer: HostAnswer | SshpykError
         try:
-            answer = self.answer = ask_host(self.runner, self.target, self.questions)
+            options = connect_timeout(self.chain, self.timeout_s)
+            answer = self.answer = ask_host(
+                self.runner, self.target, self.questions, options=options
+            )
         except SshpykError as error:
+            if isinstance(error, AuthenticationFailed) and self._link_is_up():
+                what = "the link is up through a login of yours; what is behind it was not asked"
+                yield Item("SSH Connection", f"{self.target.host}: {what}", Mark.INFO)
+                return
             answer = error
         yield connection_item(self.target.host, answer)
 

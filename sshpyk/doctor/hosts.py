@@ -10,8 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
-from sshpyk.doctor.probe import HostAnswer, Question, end_line, read_answer, script_for
+from sshpyk.doctor.probe import (
+    HostAnswer,
+    Question,
+    end_line,
+    has_begun,
+    read_answer,
+    script_for,
+)
 from sshpyk.errors import RemoteShellFailed, SshpykError, Unreachable
+from sshpyk.hub.scripts import HostScripts
 from sshpyk.ssh.command import SshTarget
 from sshpyk.ssh.config import ResolvedHost, resolve_chain
 from sshpyk.ssh.script import ScriptRunner
@@ -36,20 +44,36 @@ class HostFindings:
 
 
 def ask_host(
-    runner: ScriptRunner,
+    runner: ScriptRunner | HostScripts,
     target: SshTarget,
     questions: Sequence[Question],
     *,
     timeout_s: float | None = None,
+    options: Sequence[str] = (),
 ) -> HostAnswer:
     """Return what the host answers. Raises SshpykError: no ssh, no login, no answer in time."""
     mark = f"sshpyk-{secrets.token_hex(8)}"
     script = script_for(mark, questions)
-    printed = runner.run(target, script, end_line(mark), timeout_s=timeout_s)
+    try:
+        printed = runner.run(target, script, end_line(mark), options=options, timeout_s=timeout_s)
+    except Unreachable as error:
+        if not has_begun(mark, error.said):
+            raise
+        printed = error.said  # the login works; what is missing is slow (a cold environment)
     return read_answer(mark, questions, printed)
 
 
-def ask_hop(runner: ScriptRunner, target: SshTarget, hop: ResolvedHost) -> None:
+def connect_timeout(chain: object, timeout_s: float) -> list[str]:
+    """Return the ssh option that lets a silent host be told from a login that hangs: ssh says it.
+
+    A shorter ConnectTimeout of the user's stays; ``chain`` may be the error of a config.
+    """
+    own = chain[-1].connecttimeout if isinstance(chain, tuple) else None
+    ours = max(1, int(timeout_s * 0.8))
+    return [] if own is not None and own <= ours else [f"ConnectTimeout={ours}"]
+
+
+def ask_hop(runner: ScriptRunner | HostScripts, target: SshTarget, hop: ResolvedHost) -> None:
     """Log in to a jump host of ``target`` as ssh would on the way. Raises SshpykError with the cause.
 
     An account there that has no shell is fine: it can be jumped through.
@@ -78,7 +102,7 @@ def find_out(
 
     ``progress`` is called from threads with what a host is being asked, and "" when it is done.
     """
-    runner = ScriptRunner(timeout_s)
+    runner = HostScripts(timeout_s)
     clients = {ssh: client_version(ssh) for ssh in {target.ssh for target in questions}}
     look = _Look(runner, time.monotonic() + timeout_s, timeout_s, progress)
     with ThreadPoolExecutor(max_workers=_MAX_AT_ONCE) as pool:
@@ -99,7 +123,7 @@ def find_out(
 class _Look:
     """What the threads share: who runs ssh, and when the time is up."""
 
-    runner: ScriptRunner
+    runner: ScriptRunner | HostScripts
     deadline_s: float
     timeout_s: float
     progress: Progress
@@ -117,7 +141,7 @@ class _Look:
         if connect:
             try:
                 self.progress(target, "connecting")
-                answer = self._ask(target, questions)
+                answer = self._ask(target, questions, connect_timeout(chain, self.timeout_s))
             except SshpykError as error:
                 answer = error
         self.progress(target, "")
@@ -130,12 +154,15 @@ class _Look:
             raise Unreachable(what, host=target.host, code="HOST-NO-ANSWER")
         return left_s
 
-    def _ask(self, target: SshTarget, questions: Sequence[Question]) -> HostAnswer:
+    def _ask(
+        self, target: SshTarget, questions: Sequence[Question], options: Sequence[str]
+    ) -> HostAnswer:
+        ask = partial(ask_host, self.runner, target, questions, options=options)
         try:
-            return ask_host(self.runner, target, questions, timeout_s=self._left_s(target))
+            return ask(timeout_s=self._left_s(target))
         except Unreachable as error:
             pause_s = random.uniform(*_AGAIN_AFTER_S)  # noqa: S311  # no secret
             if error.code not in _CROWDED or self._left_s(target) <= 2 * pause_s:
                 raise
         time.sleep(pause_s)
-        return ask_host(self.runner, target, questions, timeout_s=self._left_s(target))
+        return ask(timeout_s=self._left_s(target))

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from sshpyk.doctor.finding import Item, Mark, advice
 from sshpyk.doctor.mount_checks import sshfs_program
 from sshpyk.doctor.probe import HostAnswer, Interpreter, Packages, Question, RemoteSpec
+from sshpyk.doctor.python_probe import TOO_SLOW
 from sshpyk.errors import SshpykError
 from sshpyk.kernelconfig import RemoteKernel
 from sshpyk.ssh.command import SshTarget
@@ -54,6 +55,11 @@ def interpreter_item(name: str, path: str, python: Interpreter) -> Item:
     label = "Remote Python"
     edit = f"sshpyk edit --kernel-name {shlex.quote(name)} --remote-python PATH" if name else ""
     other = advice("name an interpreter of the host, 3.8 or later", edit)
+    if python.reason == TOO_SLOW:
+        slow = advice(
+            "a cold environment on a network file system takes long: give it --timeout 60"
+        )
+        return Item(label, f"{path}: {python.reason}", Mark.BROKEN, slow, "HOST-NO-ANSWER")
     if python.reason:
         missing = python.reason == "was not found"
         code = "HOST-NO-INTERPRETER" if missing else "HOST-PYTHON-BROKEN"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from sshpyk.doctor.finding import Item, Mark, worst
+from sshpyk.doctor.finding import Item, Mark, advice, worst
 from sshpyk.doctor.probe import HostAnswer
 from sshpyk.kernelconfig import Mount, RemoteKernel
 
@@ -42,8 +42,18 @@ def mount_items(remote: RemoteKernel, answer: HostAnswer | None) -> Iterator[Ite
         if remote.ssh_host_alias_local_on_remote:
             what = "mounts only over the link yet: leave ssh_host_alias_local_on_remote out"
             parts.append(Item("sshpyk", what, Mark.ADVICE))
-        broken = next((part.code for part in parts if part.is_broken), "")
-        yield Item("Mount", str(mount), worst(parts), tuple(parts), broken)
+        codes = [part.code for part in parts if part.is_broken]
+        todo = advice(_REMEDIES[codes[0]]) if codes else ()
+        yield Item("Mount", str(mount), worst(parts), (*parts, *todo), codes[0] if codes else "")
+
+
+_REMEDIES = {
+    "MOUNT-LOCAL-FOLDER": "make that folder, or correct --mount-local-on-remote",
+    "MOUNT-NO-SSHFS": "have the package sshfs installed on the host, or name it with --remote-sshfs",
+    "MOUNT-NO-FUSE": "ask the host's administrator for fuse3 (a container needs --device /dev/fuse)",
+    "MOUNT-ALLOW-OTHER": "leave allow_other out, or have user_allow_other put into /etc/fuse.conf there",
+    "MOUNT-POINT": "name another mount point with --mount-local-on-remote",
+}
 
 
 def _local(mount: Mount) -> Item:
@@ -58,7 +68,7 @@ def _remote(mount: Mount, program: str, answer: HostAnswer) -> Iterator[Item]:
     if version:
         yield Item("sshfs", version, Mark.OK)
     else:
-        what = f"{program}: not found on the host; install the package sshfs there"
+        what = f"the host has no {program}"
         yield Item("sshfs", what, Mark.BROKEN, code="MOUNT-NO-SSHFS")
     yield from _fuse(mount, answer)
     mark, what = _STATES.get(answer.folders.get(mount.remote, ""), (Mark.UNCHECKED, "not known"))
@@ -68,16 +78,16 @@ def _remote(mount: Mount, program: str, answer: HostAnswer) -> Iterator[Item]:
 
 def _fuse(mount: Mount, answer: HostAnswer) -> Iterator[Item]:
     fuse = answer.fuse
-    is_linux = answer.system.startswith("Linux")
-    if is_linux and fuse.device != "usable":
+    if not answer.system.startswith("Linux"):
+        return
+    if fuse.device != "usable":
         why = "is not there" if fuse.device == "missing" else "cannot be opened"
-        what = f"/dev/fuse {why}: ask the administrator (containers need --device /dev/fuse)"
-        yield Item("fuse", what, Mark.BROKEN, code="MOUNT-NO-FUSE")
-    elif is_linux and not fuse.fusermount:
-        what = "no fusermount3 or fusermount on the host: install the package fuse3 there"
+        yield Item("fuse", f"/dev/fuse {why}", Mark.BROKEN, code="MOUNT-NO-FUSE")
+    elif not fuse.fusermount:
+        what = "the host has no fusermount3 and no fusermount"
         yield Item("fuse", what, Mark.BROKEN, code="MOUNT-NO-FUSE")
     elif "allow_other" in mount.options and not fuse.allow_other:
-        what = "allow_other needs the line user_allow_other in /etc/fuse.conf of the host"
+        what = "allow_other is not allowed: /etc/fuse.conf has no user_allow_other"
         yield Item("fuse", what, Mark.BROKEN, code="MOUNT-ALLOW-OTHER")
-    elif is_linux:
+    else:
         yield Item("fuse", "/dev/fuse", Mark.OK)

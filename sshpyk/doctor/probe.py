@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from sshpyk.doctor.python_probe import (
     PYTHON_PROBE,
+    TOO_SLOW,
     Interpreter,
     Packages,
     RemoteSpec,
@@ -112,6 +113,11 @@ def _sh_word(path: str) -> str:
 def end_line(mark: str) -> str:
     """Return the answer's last line."""
     return f"{mark} end"
+
+
+def has_begun(mark: str, output: str) -> bool:
+    """Tell whether the script has run at all: it got to its first line."""
+    return f"{mark} system " in output
 
 
 def script_for(mark: str, questions: Iterable[Question]) -> str:
@@ -223,7 +229,8 @@ def read_answer(mark: str, questions: Sequence[Question], output: str) -> HostAn
                 reader(int(words[2]), words[3])
             except IndexError:  # a number that we did not give
                 continue
-    silent = Interpreter(reason="said nothing that could be understood")
+    odd = "said nothing that could be understood"
+    silent = Interpreter(reason=odd if end_line(mark) in output else TOO_SLOW)
     return HostAnswer(
         answer.system,
         {python: answer.interpreters.get(python, silent) for python in answer.pythons},

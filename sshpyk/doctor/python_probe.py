@@ -89,6 +89,9 @@ say(known=sorted(specs)[:50], specs=found, broken=broken)
 """
 
 
+TOO_SLOW = "gave no answer in time"
+
+
 @dataclass(frozen=True)
 class Packages:
     """What the interpreter that runs a kernel has; versions are empty where there is none.

@@ -34,6 +34,7 @@ class _Rule:
     places: tuple[str, ...]
     hurts: _Test
     what: str
+    code: str = "SSH-CONFIG-HURTS"
 
 
 _HOST, _JUMP = "host", "jump host"
@@ -99,6 +100,7 @@ _RULES = (
         _BOTH,
         _path_is_too_long,
         _TOO_LONG + "ssh refuses to start; " + _SHORT_PATH,
+        "SSH-CONTROL-PATH",
     ),
     _Rule(
         "controlpath",
@@ -106,6 +108,7 @@ _RULES = (
         (_JUMP,),
         lambda settings: _master_cannot_bind(settings) and not _path_is_too_long(settings),
         _TOO_LONG + "the way through this host ends there; " + _SHORT_PATH,
+        "SSH-CONTROL-PATH",
     ),
     _Rule(
         "controlpath",
@@ -198,5 +201,5 @@ def harmful_settings(host: ResolvedHost, *, is_jump: bool) -> Iterator[Item]:
     for rule in _RULES:
         if place in rule.places and rule.hurts(host.settings):
             value = host.settings.get(rule.keyword, "")
-            code = "SSH-CONFIG-HURTS" if rule.mark is Mark.BROKEN else ""
+            code = rule.code if rule.mark is Mark.BROKEN else ""
             yield Item(rule.keyword, f"{value}: {rule.what}", rule.mark, code=code)

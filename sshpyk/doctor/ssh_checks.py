@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sshpyk.doctor.finding import Item, Mark, failure, worst
+from sshpyk.doctor.finding import Item, Mark, advice, failure, worst
 from sshpyk.doctor.probe import HostAnswer
 from sshpyk.doctor.settings import harmful_settings
 from sshpyk.errors import SshpykError
@@ -29,7 +29,8 @@ def client_item(path: str, client: ClientVersion | None) -> Item:
         parts = (Item("version", what, Mark.ADVICE),)
     elif client.number < _OLDEST_CLIENT:
         what = f"{client.text}: OpenSSH 7.6 or later is needed"
-        parts = (Item("version", what, Mark.BROKEN, code="SSH-TOO-OLD"),)
+        todo = advice("install a newer OpenSSH, or name one with --ssh")
+        parts = (Item("version", what, Mark.BROKEN, code="SSH-TOO-OLD"), *todo)
     elif client.number < _QUIET_CLIENT:
         what = f"{client.text}: before 8.4 a jump host may ask for a password in a window"
         parts = (Item("version", what, Mark.ADVICE),)
@@ -59,7 +60,7 @@ def _resolved_item(label: str, value: str, host: ResolvedHost, *, is_jump: bool)
     said = {part.label for part in harmful}
     parts = (*(part for part in _resolved(host) if part.label not in said), *harmful)
     mark = worst(harmful)
-    return Item(label, value, mark, parts, "SSH-CONFIG-HURTS" if mark is Mark.BROKEN else "")
+    return Item(label, value, mark, parts, next((part.code for part in parts if part.code), ""))
 
 
 def _resolved(host: ResolvedHost) -> Iterator[Item]:
@@ -89,14 +90,17 @@ def connection_item(host: str, answer: HostAnswer | SshpykError | None) -> Item:
 def system_item(answer: HostAnswer) -> Item:
     """Return what system the host is, and whether its disks have room."""
     parts = tuple(_space(answer))
-    mark = worst(parts) if parts else Mark.INFO
-    return Item("Remote System", answer.system, mark, parts)
+    if not parts:
+        return Item("Remote System", answer.system, Mark.INFO)
+    code = next((part.code for part in parts if part.code), "")
+    todo = advice("make room on the host: df -h ~ /tmp; quota")
+    return Item("Remote System", answer.system, worst(parts), (*parts, *todo), code)
 
 
 def _space(answer: HostAnswer) -> Iterator[Item]:
     for path, free_kb in answer.free_kb.items():
         if free_kb < _NEARLY_FULL_KB:
             full = free_kb < _FULL_KB
-            what = f"{path}: {free_kb / 1024:.0f} MB free; make room, or kernels may not start"
+            what = f"{path} has {free_kb / 1024:.0f} MB left; kernels may not start"
             mark = Mark.BROKEN if full else Mark.ADVICE
             yield Item("disk", what, mark, code="HOST-DISK-FULL" if full else "")

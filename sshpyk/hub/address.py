@@ -1,8 +1,12 @@
-"""Where the hub of a host listens: one socket per host, ssh configuration and protocol version."""
+"""Where the hub of a host listens, and where it logs.
+
+One socket per host, ssh configuration and protocol version.
+"""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from sshpyk.errors import HubError
 from sshpyk.ssh.command import SshTarget
@@ -12,10 +16,22 @@ from sshpyk.wire.private import HUB_FOLDER, NoPrivateFolder, private_folder
 HUB_PROTOCOL = 1
 
 
+def hub_name(target: SshTarget) -> str:
+    """Return the file name of the hub's socket."""
+    return f"{target.identity}-{HUB_PROTOCOL}.sock"
+
+
 def hub_socket(target: SshTarget) -> str:
     """Return the path of the hub's socket; its folder exists. Raises HubError where none can."""
     try:
         folder = private_folder(HUB_FOLDER)
     except NoPrivateFolder as error:
         raise HubError(str(error), phase="reaching the hub") from error
-    return os.path.join(folder, f"{target.identity}-{HUB_PROTOCOL}.sock")
+    return os.path.join(folder, hub_name(target))
+
+
+def hub_log_of(target: SshTarget) -> Path:
+    """Return the hub's log; its folder exists."""
+    from sshpyk.paths import hub_log  # here: a stand-in needs the socket only
+
+    return hub_log(f"{target.host}-{target.identity[:6]}")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import functools
+import io
 import json
+import tokenize
 import zlib
 from importlib import resources
 
@@ -26,7 +29,10 @@ def locate_program(socket_name: str) -> bytes:
 
 @functools.cache
 def agent_bundle() -> bytes:
-    """Return the agent's modules, compressed: a JSON object of module name to source."""
+    """Return the agent's modules, compressed: a JSON object of module name to source.
+
+    Half of a module is for readers, who are not on the host.
+    """
     modules = {
         "sshpyk": '"""The part of sshpyk that runs on a host."""\n',
         "sshpyk.errors": resources.files("sshpyk").joinpath("errors.py").read_text("utf-8"),
@@ -38,4 +44,25 @@ def agent_bundle() -> bytes:
                 name = package if stem == "__init__" else f"{package}.{stem}"
                 if name != _ALONE:
                     modules[name] = file.read_text(encoding="utf-8")
-    return zlib.compress(json.dumps(modules).encode(), 6)
+    lean = {name: without_prose(source) for name, source in modules.items()}
+    return zlib.compress(json.dumps(lean).encode(), 9)
+
+
+def without_prose(source: str) -> str:
+    """Return a module without comments and docstrings, each line where it was: tracebacks name them."""
+    lines = source.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column].rstrip()
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        if ast.get_docstring(node, clean=False) is not None:
+            prose = node.body[0]
+            assert prose.end_lineno is not None
+            for row in range(prose.lineno, prose.end_lineno + 1):
+                lines[row - 1] = ""
+            if len(node.body) == 1:
+                lines[prose.lineno - 1] = " " * prose.col_offset + "pass"
+    return "\n".join(lines)

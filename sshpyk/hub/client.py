@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from sshpyk.errors import HubError
-from sshpyk.hub.address import hub_socket
+from sshpyk.hub.address import hub_name, hub_socket
 from sshpyk.ssh.command import SshTarget
 from sshpyk.wire.private import (
     HUB_FOLDER,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _START_PATIENCE_S = 15.0
 _POLL_S = 0.01
+_END_PATIENCE_S = 2.0
 _MAX_DESCRIPTORS = 3
 
 
@@ -111,6 +112,7 @@ def reach_hub(target: SshTarget) -> HubClient:
         f"the hub for {target.host} did not start",
         phase="starting the hub",
         said=_spawn_errors(process),
+        advice="see what this machine lacks: sshpyk doctor",
     )
 
 
@@ -135,6 +137,25 @@ def _spawn_errors(process: subprocess.Popen[bytes]) -> str:
     if process.poll() is None or process.stderr is None:
         return ""
     return process.stderr.read().decode("utf-8", "replace")[-4000:]
+
+
+def end_kernel(target: SshTarget, connection_file: str, grace_s: float) -> None:
+    """Have the hub end the kernel of a connection file, persistent or not; no hub, no kernel."""
+    client = _try_connect(hub_socket(target))
+    if client is None:
+        return
+    client.socket.settimeout(_END_PATIENCE_S)
+    with contextlib.suppress(OSError):
+        client.say("end", connection_file=connection_file, grace_s=grace_s)
+        client.hear()
+    client.close()
+
+
+def running_hub(target: SshTarget) -> HubClient | None:
+    """Return a conversation with the hub of ``target`` if there is one; start none."""
+    name = hub_name(target)
+    clients = (_try_connect(path) for path in _hub_sockets() if os.path.basename(path) == name)
+    return next((client for client in clients if client is not None), None)
 
 
 def all_hubs() -> list[HubClient]:

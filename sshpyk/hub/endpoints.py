@@ -30,6 +30,8 @@ _NAMES = {SHELL: "shell", IOPUB: "iopub", STDIN: "stdin", CONTROL: "control"}
 _ROUTED = (SHELL, STDIN, CONTROL)
 _COMING_BACK_S = 10.0  # within that clients come back to the sockets of a hub that was replaced
 _LINGER_MS = 2000  # after a close: what clients have not read yet
+_SUBSCRIPTION_PATIENCE_S = 3.0  # a client that asks something mostly wants the output, too
+_ALL = 1 << 48
 _COPY_BELOW_BYTES = 64 * 1024
 
 log = logging.getLogger(__name__)
@@ -57,6 +59,9 @@ class Endpoints:
         self._streams = (0, 0)
         self.delivered = 0  # messages of the main stream: what clients can have seen
         self._on_exit: Callable[[int], None] = lambda status: None
+        self._held = False  # output waits for a client
+        self._hold_ends = False
+        self._pace: Pace | None = None
         self._welcomes = False
         self._greets_from_s = 0.0  # who subscribes before that was greeted by the hub before us
         self._ungreeted: dict[bytes, None] = {}  # topics that a later kernel may greet, in order
@@ -135,13 +140,40 @@ class Endpoints:
         driver.link.open(streams[0])
         self.delivered = driver.link.consumed_seq(streams[0])
         self._kernel_info = KernelInfo(self._signer)
-        driver.claim(streams[0], self._from_kernel, pace=_pace_below(limits))
+        self._pace = _pace_below(limits)
+        if not self._held:
+            self._take_output()
         driver.claim(streams[1], self._from_kernel, urgent=True)
         self._drop_waiting_control()
         for channel in _ROUTED:
             self._loop.add_reader(self._sockets[channel].FD, self._read, channel)
             self._read(channel)
         self._begin_heartbeat()
+
+    def hold_for_client(self) -> None:
+        """Hand no output over before a client is there: it would reach nobody."""
+        self._held = not self._subscribed.is_set()
+
+    def _take_output(self) -> None:
+        self._held = False
+        if self._driver is not None:
+            self._driver.claim(self._streams[0], self._from_kernel, pace=self._pace)
+
+    def _client_is_there(self) -> None:
+        """Some client has asked something; it may be one that never wants output, only answers."""
+        if self._held and not self._hold_ends:
+            self._hold_ends = True
+            self._loop.call_later(_SUBSCRIPTION_PATIENCE_S, self.end_hold)
+
+    def end_hold(self) -> None:
+        """Hand the output over, whoever is there: the kernel is to end, and its end comes behind it."""
+        if self._held:
+            self._take_output()
+
+    @property
+    def seen(self) -> int:
+        """What a person can have seen of the main stream; all of it, where no client shows anything."""
+        return _ALL if self._held else self.delivered
 
     async def wait_resubscribed(self, patience_s: float) -> None:
         """Wait until a client of before is back on iopub: what is published earlier reaches nobody.
@@ -161,14 +193,21 @@ class Endpoints:
             self._welcome(topic)
         self._read_subscriptions()
 
-    def detach(self) -> None:
-        """The kernel has ended: leave what clients send in the sockets for the next one."""
+    def detach(self, *, keep_unread: bool = False) -> None:
+        """The kernel has ended: leave what clients send in the sockets for the next one.
+
+        ``keep_unread``: it has not, and what was not handed over is not ours to acknowledge.
+        """
         driver, self._driver = self._driver, None
         if driver is None:
             return
         self._welcomes = False
+        self._held = self._hold_ends = False
         for stream in self._streams:
-            driver.abandon(stream)
+            if keep_unread:
+                driver.release(stream)
+            else:
+                driver.abandon(stream)
         for channel in _ROUTED:
             self._loop.remove_reader(self._sockets[channel].FD)
         self._loop.remove_reader(self._heartbeat.FD)
@@ -188,13 +227,14 @@ class Endpoints:
         driver, bound = self._driver, self._sockets[channel]
         while driver is not None and not bound.closed and _readable(bound):
             parts = bound.recv_multipart(copy=True)
+            self._client_is_there()
             if self._is_away() and self._answer_offline(channel, parts):
                 continue
             main, control = self._streams
             stream = control if channel == CONTROL else main
             try:
                 payload = kernel_messages.pack_large(channel, parts)
-                driver.send(stream, payload, seen=self.delivered)
+                driver.send(stream, payload, seen=self.seen)
             except ValueError as error:
                 log.warning("dropped what a client said on %s: %s", _NAMES[channel], error)
             driver = self._driver
@@ -221,6 +261,7 @@ class Endpoints:
             if word[:1] != b"\x01":
                 continue
             self._subscribed.set()
+            self.end_hold()
             if now_s() < self._greets_from_s:
                 continue
             if self._welcomes:

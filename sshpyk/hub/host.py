@@ -68,8 +68,14 @@ class HostLink:
         self.on_lost_link: Callable[[SshpykError], None] = lambda error: None
         self.on_agent_replaced: Callable[[], None] = lambda: None
         self.on_kernel_welcomes: Callable[[str], None] = lambda kernel_id: None
+        self.on_kernel_taken: Callable[[str, list[int], str], None] = lambda *_: (
+            None
+        )  # id, streams, by
         # What the agent may ask of us.
-        self.operations: dict[str, Operation] = {"welcomes": self._kernel_welcomes}
+        self.operations: dict[str, Operation] = {
+            "welcomes": self._kernel_welcomes,
+            "taken": self._kernel_taken,
+        }
         self.on_notice: Callable[[str], None] = lambda text: None  # for people
         self.outage = Outage(target.host, lambda text: self.on_notice(text))
         self.phase = ""  # what is being done now, in words
@@ -112,6 +118,10 @@ class HostLink:
 
     async def _kernel_welcomes(self, params: Params) -> Params:
         self.on_kernel_welcomes(params["kernel_id"])
+        return {}
+
+    async def _kernel_taken(self, params: Params) -> Params:
+        self.on_kernel_taken(params["kernel_id"], params["streams"], str(params["by"]))
         return {}
 
     @property

@@ -1,114 +1,34 @@
-"""The kernels in the hub's care: launch, interrupt, stop, and the end of each.
+"""The kernels in the hub's care: launch, attach, interrupt, leave, stop, and the end of each.
 
 A kernel has an owner, the stand-in that asked for it; when the owner goes without a word the kernel
-is killed, as a local one would be. The local sockets outlive the kernel for a while, so that a restart
-finds its clients still connected.
+is killed, as a local one would be, or left if it is persistent. The local sockets outlive the kernel
+for a while, so that a restart finds its clients still connected.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 import zmq
 
-from sshpyk.errors import HubError, KernelError, LaunchTimeout, SshpykError
+from sshpyk.errors import HubError, KernelTaken, LaunchTimeout, SshpykError
+from sshpyk.hub import connection_file
 from sshpyk.hub.dial import silence_advice
 from sshpyk.hub.endpoints import Endpoints
 from sshpyk.hub.host import HostLink
-from sshpyk.hub.mounts import MountRequest, Mounts
-from sshpyk.hub.replay import IopubLimits
+from sshpyk.hub.mounts import Mounts
+from sshpyk.hub.requests import HubKernel, LaunchRequest, Left, Taken, Ticket, owner
 
 SUBSCRIPTION_PATIENCE_S = 3.0  # a client needs 0.1 s or more to come back to its endpoints
-_MOST_MOUNTS = 100
-_LONGEST_S = 1e7  # far beyond any launch, and what an event loop can wait for
+LEAVE_PATIENCE_S = 5.0  # for the agent's word that a kernel was left
 ENDPOINTS_LINGER_S = 6.0  # Jupyter's restarter looks every 3 s
 
 log = logging.getLogger(__name__)
-
-Outcome = int | SshpykError
-
-
-@dataclass(frozen=True)
-class LaunchRequest:
-    """What a stand-in asks for. ``env`` is what is added to the host's own environment.
-
-    ``iopub_limits``: those of the Jupyter server that the kernel is for, as :class:`IopubLimits`.
-    """
-
-    connection_file: str
-    python: str
-    kernel_name: str
-    launch_timeout_s: float
-    env: dict[str, str] = field(default_factory=dict)
-    cwd: str = ""
-    iopub_limits: dict[str, float] | None = None
-    mounts: list[dict[str, Any]] = field(
-        default_factory=list
-    )  # as MountRequest.from_record reads them
-
-    @property
-    def folders(self) -> list[MountRequest]:
-        """The local folders that the kernel is to see. Raises TypeError."""
-        return [MountRequest.from_record(record) for record in self.mounts]
-
-    @property
-    def limits(self) -> IopubLimits | None:
-        """The limits as a record."""
-        return IopubLimits(**self.iopub_limits) if self.iopub_limits else None
-
-    def __post_init__(self) -> None:
-        """Raise TypeError for a request that could not be carried out: it came over a socket."""
-        given: dict[str, Any] = vars(self)
-        texts = [given[name] for name in ("connection_file", "python", "kernel_name", "cwd")]
-        timeout_s, env = given["launch_timeout_s"], given["env"]
-        well_formed = (
-            isinstance(timeout_s, int | float)
-            and 0 <= timeout_s < _LONGEST_S
-            and isinstance(env, dict)
-            and all(isinstance(text, str) for text in (*texts, *env.values()))
-        )
-        if not (
-            well_formed and isinstance(given["mounts"], list) and len(self.folders) < _MOST_MOUNTS
-        ):
-            raise TypeError("a launch request with values of the wrong type")
-
-
-@dataclass(frozen=True)
-class Ticket:
-    """What a stand-in keeps to find its kernel again when the hub has been replaced."""
-
-    kernel_id: str
-    streams: list[int]  # main, control
-    pid: int  # on the host
-
-
-class HubKernel:
-    """A launched kernel; whoever watches it is told how it ended."""
-
-    def __init__(self, ticket: Ticket, request: LaunchRequest, endpoints: Endpoints) -> None:
-        self.ticket = ticket
-        self.request = request
-        self.kernel_id = ticket.kernel_id
-        self.endpoints = endpoints
-        self._outcome: Outcome | None = None
-        self._on_end: Callable[[Outcome], None] = lambda outcome: None
-
-    def watch(self, on_end: Callable[[Outcome], None]) -> None:
-        """Tell ``on_end`` how the kernel ended, after its last output; now, if it has already."""
-        self._on_end = on_end
-        if self._outcome is not None:
-            on_end(self._outcome)
-
-    def end(self, outcome: Outcome) -> None:
-        """Note the exit status, or what else ended it."""
-        self._outcome = outcome
-        self._on_end(outcome)
 
 
 class Kernels:
@@ -123,16 +43,19 @@ class Kernels:
         self._welcoming: set[str] = set()
         self._launching: set[str] = set()
         self._stopping: dict[str, float] = {}  # with what grace
+        self._taken: dict[str, Taken] = {}  # while nobody stood in for them
+        self._leaving: set[asyncio.Task[None]] = set()
         self._stand_ins_may_come = host.took_over
         self._ending_orphans: asyncio.Task[None] | None = None
         host.on_lost_link = self._fail_all
         host.on_agent_replaced = self._agent_replaced
         host.on_kernel_welcomes = self._welcomes
+        host.on_kernel_taken = self._note_taken
 
     @property
     def busy(self) -> bool:
         """Whether any kernel lives or any local socket is bound."""
-        return bool(self._kernels or self._waiting)
+        return bool(self._kernels or self._waiting or self._leaving)
 
     @property
     def count(self) -> int:
@@ -146,7 +69,8 @@ class Kernels:
                 "kernel_id": kernel.kernel_id,
                 "name": kernel.request.kernel_name,
                 "pid": kernel.ticket.pid,
-                "session": kernel.request.env.get("JPY_SESSION_NAME", ""),
+                "session": kernel.request.session,
+                "persistent": kernel.request.persistent,
                 "state": "alive"
                 if self._host.is_up and not self._host.is_silent
                 else "unreachable",
@@ -159,8 +83,21 @@ class Kernels:
 
         Raises what went wrong: a HostError, a KernelError (LaunchTimeout among them), a HubError.
         """
-        kernel_id = secrets.token_hex(16)
-        starting = asyncio.ensure_future(self._launch(kernel_id, request))
+        return await self._within_timeout(request, self._launch(secrets.token_hex(16), request))
+
+    async def attach(self, kernel_id: str, request: LaunchRequest) -> HubKernel:
+        """Carry a kernel that runs already, and write the connection file that leads to it.
+
+        What it said while nobody carried it is handed to the first client. Raises as :meth:`launch`;
+        KernelInUse where somebody else has the kernel.
+        """
+        request = replace(request, persistent=True)
+        return await self._within_timeout(request, self._attach(kernel_id, request))
+
+    async def _within_timeout(
+        self, request: LaunchRequest, getting: Coroutine[Any, Any, HubKernel]
+    ) -> HubKernel:
+        starting = asyncio.ensure_future(getting)
         try:
             done, _ = await asyncio.wait({starting}, timeout=request.launch_timeout_s)
             if done:
@@ -175,6 +112,7 @@ class Kernels:
 
     def _timed_out(self, request: LaunchRequest) -> LaunchTimeout:
         """Return the error for a launch that took too long; an outage is not the kernel's slowness."""
+        ready = "ready" if request.kernel_name else "there"
         away_s = self._host.outage.duration_s
         phase = self._host.phase
         advice = "raise launch_timeout: sshpyk edit --kernel-name … --launch-timeout SECONDS"
@@ -184,7 +122,7 @@ class Kernels:
             phase = f"waiting for the connection, which has been down for {away_s:.0f} s"
             advice = "sshpyk goes on connecting; start or restart the kernel when it is back"
         return LaunchTimeout(
-            f"the kernel was not ready within {request.launch_timeout_s:g} s",
+            f"the kernel was not {ready} within {request.launch_timeout_s:g} s",
             host=self._host.target.host,
             phase=phase,
             advice=advice,
@@ -194,7 +132,7 @@ class Kernels:
         bringing_up = asyncio.ensure_future(self._host.bring_up(request.python))
         endpoints: Endpoints | None = None
         try:
-            endpoints = self._take_endpoints(_read_connection_file(request.connection_file))
+            endpoints = self._take_endpoints(connection_file.read(request.connection_file))
             await bringing_up
             await self._mounts.hold(kernel_id, request.folders)
             return await self._start(kernel_id, request, endpoints)
@@ -226,6 +164,9 @@ class Kernels:
                 env=request.env,
                 cwd=request.cwd,
                 streams=[main, control],
+                persistent=request.persistent,
+                owner=owner(),
+                session=request.session,
             )
         except BaseException:
             # Also when we only gave up waiting: the request may be on its way, and this follows it.
@@ -238,6 +179,43 @@ class Kernels:
         kernel = HubKernel(Ticket(kernel_id, [main, control], started["pid"]), request, endpoints)
         self._join(kernel)
         if started["welcomes"] or kernel_id in self._welcoming:
+            endpoints.greet_subscribers()
+        return kernel
+
+    async def _attach(self, kernel_id: str, request: LaunchRequest) -> HubKernel:
+        try:
+            await self._host.bring_up(request.python)
+            return await self._join_running(kernel_id, request)
+        except SshpykError as error:
+            error.host = error.host or self._host.target.host
+            raise
+
+    async def _join_running(self, kernel_id: str, request: LaunchRequest) -> HubKernel:
+        rpc, streams = self._host.rpc, self._host.new_streams(2)
+        self._host.phase = "attaching to the kernel"
+        self._launching.add(kernel_id)
+        try:
+            found = await rpc.call(
+                "attach",
+                kernel_id=kernel_id,
+                streams=streams,
+                owner=owner(),
+                takeover=request.takeover,
+            )
+            info = connection_file.for_attaching(request.connection_file, found)
+            endpoints = self._take_endpoints(info)
+            connection_file.write(request.connection_file, info)
+        except BaseException:
+            # Also when we only gave up waiting: the request may be on its way, and this follows it.
+            self._tell_left(kernel_id, streams)
+            raise
+        finally:
+            self._launching.discard(kernel_id)
+        request = replace(request, kernel_name=found["kernel_name"])
+        kernel = HubKernel(Ticket(kernel_id, streams, found["pid"]), request, endpoints)
+        endpoints.hold_for_client()
+        self._join(kernel)
+        if found["welcomes"] or kernel_id in self._welcoming:
             endpoints.greet_subscribers()
         return kernel
 
@@ -262,12 +240,17 @@ class Kernels:
                 host=self._host.target.host,
                 phase="taking the kernel over",
             )
+        taken = self._taken.pop(ticket.kernel_id, None)
+        if taken is not None:
+            raise KernelTaken(f"the kernel was taken over by {taken.by}")
         kernel = HubKernel(
-            ticket, request, self._take_endpoints(_read_connection_file(request.connection_file))
+            ticket, request, self._take_endpoints(connection_file.read(request.connection_file))
         )
         self._kernels[kernel.kernel_id] = kernel
         self._host.keep_up(request.python)
         await kernel.endpoints.wait_resubscribed(SUBSCRIPTION_PATIENCE_S)
+        if not request.kernel_name:  # it was attached to: its first client may be still to come
+            kernel.endpoints.hold_for_client()
         self._join(kernel)
         self._host.rpc.notify("welcomes", kernel_id=kernel.kernel_id)
         return kernel
@@ -285,9 +268,26 @@ class Kernels:
             return
         ours = self._kernels.keys() | self._launching
         for found in listed["kernels"]:
-            if found["mine"] and found["kernel_id"] not in ours:
-                log.warning("ending kernel %s: its stand-in has gone", found["kernel_id"])
-                self._host.rpc.notify("stop", kernel_id=found["kernel_id"], grace_s=0)
+            if not found["mine"]:
+                self._taken_unheard(found)
+            elif found["kernel_id"] not in ours:
+                self._end_orphan(found)
+
+    def _end_orphan(self, found: dict[str, Any]) -> None:
+        kernel_id = found["kernel_id"]
+        if found.get("persistent"):
+            log.warning("leaving kernel %s: its stand-in has gone", kernel_id)
+            self._tell_left(kernel_id, found["streams"])
+        else:
+            log.warning("ending kernel %s: its stand-in has gone", kernel_id)
+            self._host.rpc.notify("stop", kernel_id=kernel_id, grace_s=0)
+
+    def _taken_unheard(self, found: dict[str, Any]) -> None:
+        """A kernel is another's by now, and the agent that was to tell us was killed before."""
+        kernel = self._kernels.get(found["kernel_id"])
+        if kernel is not None:
+            by = found.get("owner") or "another sshpyk"
+            self._note_taken(kernel.kernel_id, kernel.ticket.streams, by)
 
     def _welcomes(self, kernel_id: str) -> None:
         kernel = self._kernels.get(kernel_id)
@@ -300,7 +300,7 @@ class Kernels:
 
     def interrupt(self, kernel: HubKernel) -> None:
         """Interrupt the running cell, in the way that the host's kernelspec asks for."""
-        seen = kernel.endpoints.delivered
+        seen = kernel.endpoints.seen
         self._host.rpc.notify("interrupt", kernel_id=kernel.kernel_id, seen=seen)
 
     def signal(self, kernel: HubKernel, number: int) -> None:
@@ -310,6 +310,7 @@ class Kernels:
     def stop(self, kernel: HubKernel, grace_s: float) -> None:
         """End a kernel: politely if there is grace, then by force. Its exit is told as any other."""
         self._stopping[kernel.kernel_id] = grace_s
+        kernel.endpoints.end_hold()
         self._host.rpc.notify("stop", kernel_id=kernel.kernel_id, grace_s=grace_s)
 
     def _agent_replaced(self) -> None:
@@ -320,15 +321,65 @@ class Kernels:
             self._ending_orphans = asyncio.ensure_future(self.end_orphans())
 
     def abandon(self, kernel: HubKernel) -> None:
-        """End a kernel whose owner has gone; its sockets are there for the next one at once."""
+        """End a kernel whose owner has gone; its sockets are there for the next one at once.
+
+        A persistent one is left.
+        """
+        if kernel.request.persistent and kernel.kernel_id not in self._stopping:
+            self.leave(kernel)
+            return
         self.stop(kernel, grace_s=0)
         if kernel.kernel_id in self._kernels:
             self._let_go(kernel)
 
+    def leave(self, kernel: HubKernel) -> None:
+        """Let a kernel go on without us; what its clients have not got waits on the host."""
+        if kernel.kernel_id not in self._kernels or kernel.kernel_id in self._stopping:
+            return  # it has ended in this moment, or is to
+        self._let_go(kernel, keep_unread=True)
+        telling = self._tell_left(kernel.kernel_id, kernel.ticket.streams)
+        telling.add_done_callback(lambda _: kernel.end(Left(told=True)))
+        loop = asyncio.get_running_loop()
+        loop.call_later(LEAVE_PATIENCE_S, lambda: kernel.end(Left(told=False)))
+
+    def _tell_left(self, kernel_id: str, streams: list[int]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(self._leave(kernel_id, streams))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+        return task
+
+    async def _leave(self, kernel_id: str, streams: list[int]) -> None:
+        """Tell the agent; until it has heard, nothing of the kernel's is acknowledged."""
+        driver = self._host.driver
+        for stream in streams:
+            driver.release(stream)
+        try:
+            await self._host.rpc.call("leave", kernel_id=kernel_id, streams=streams)
+        except SshpykError as error:
+            log.warning("kernel %s was not left in order: %s", kernel_id, error)
+        finally:
+            for stream in streams if not driver.left else []:
+                driver.abandon(stream)
+
+    def find(self, *, connection_file: str = "", kernel_id: str = "") -> HubKernel | None:
+        """Return the kernel of an id, or of a local connection file."""
+        for kernel in self._kernels.values():
+            if kernel.kernel_id == kernel_id or kernel.request.connection_file == connection_file:
+                return kernel
+        return None
+
     async def stop_all(self) -> None:
-        """End every kernel that an owner has left behind; called when the hub leaves."""
+        """End every kernel that an owner has left behind; called when the hub leaves.
+
+        Those that are persistent are left.
+        """
+        for kernel in list(self._kernels.values()):
+            if kernel.request.persistent:
+                self.leave(kernel)
         for kernel_id in list(self._kernels):
             await self._host.rpc.call("stop", kernel_id=kernel_id, grace_s=0)
+        if self._leaving:
+            await asyncio.wait(self._leaving)
 
     # Ends
 
@@ -342,13 +393,24 @@ class Kernels:
             self._let_go(kernel)
             kernel.end(error)
 
-    def _let_go(self, kernel: HubKernel) -> None:
+    def _note_taken(self, kernel_id: str, streams: list[int], by: str) -> None:
+        kernel = self._kernels.get(kernel_id)
+        if kernel is None:
+            if self._stand_ins_may_come:
+                self._taken[kernel_id] = Taken(by)
+            return
+        if kernel.ticket.streams == streams:
+            log.warning("kernel %s was taken over by %s", kernel_id, by)
+            self._let_go(kernel)
+            kernel.end(Taken(by))
+
+    def _let_go(self, kernel: HubKernel, *, keep_unread: bool = False) -> None:
         """Keep the local sockets for the kernel that a restart will put behind them."""
         self._kernels.pop(kernel.kernel_id, None)
         self._mounts.release(kernel.kernel_id)
         self._stopping.pop(kernel.kernel_id, None)
         self._welcoming.discard(kernel.kernel_id)
-        kernel.endpoints.detach()
+        kernel.endpoints.detach(keep_unread=keep_unread)
         urls = _urls(kernel.endpoints.info)
         timer = asyncio.get_running_loop().call_later(ENDPOINTS_LINGER_S, self._unbind, urls)
         self._waiting[urls] = (kernel.endpoints, timer)
@@ -382,14 +444,3 @@ class Kernels:
 def _urls(info: dict[str, Any]) -> str:
     ports = [info.get(f"{name}_port") for name in ("shell", "iopub", "stdin", "control", "hb")]
     return f"{info.get('transport')} {info.get('ip')} {ports}"
-
-
-def _read_connection_file(path: str) -> dict[str, Any]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            info = json.load(file)
-    except (OSError, ValueError) as error:
-        raise HubError(f"cannot read the connection file {path}: {error}") from error
-    if not isinstance(info, dict) or "shell_port" not in info:
-        raise KernelError(f"{path} is not a connection file")
-    return info

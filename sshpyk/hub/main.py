@@ -12,14 +12,13 @@ import os
 import signal
 import sys
 
-from sshpyk.hub.address import hub_socket
+from sshpyk.hub.address import hub_log_of, hub_socket
 from sshpyk.hub.host import HostLink
 from sshpyk.hub.kernels import Kernels
 from sshpyk.hub.login import LOGIN_IDLE_S
 from sshpyk.hub.mounts import Mounts
 from sshpyk.hub.network import network_watched
 from sshpyk.hub.server import Server
-from sshpyk.paths import hub_log
 from sshpyk.ssh.command import SshTarget
 from sshpyk.wire.clock import now_s
 from sshpyk.wire.journal import Journal, read_journal
@@ -78,7 +77,7 @@ async def _until_idle(server: Server, host: HostLink) -> None:
 
 
 def _start_log(target: SshTarget) -> None:
-    path = hub_log(f"{target.host}-{target.identity[:6]}")
+    path = hub_log_of(target)
     if path.exists() and path.stat().st_size > _LOG_LIMIT_BYTES:
         path.replace(path.with_suffix(".log.1"))
     logging.basicConfig(

@@ -8,12 +8,22 @@ One connection, one conversation. A stand-in's goes on for the life of its kerne
     <- {"event": "notice", "text": "gpu1: the connection is down …"}
     <- {"event": "exited", "status": 0}        or  {"event": "failed", "error": {…}}
 
-If it ends before ``exited``, its kernel is killed. When the *hub* was killed, the stand-in starts another
-and says ``{"op": "reattach", "request": …, "ticket": …}`` instead of ``launch``.
+``attach`` with a ``kernel_id`` takes the place of ``launch`` for a kernel that runs already; the hub
+writes the connection file then. Two more ways how it ends::
+
+    -> {"op": "leave"}
+    <- {"event": "left", "told": true}         told: the host knows; else it will when the link is back
+    <- {"event": "taken", "by": "ann@laptop"}  somebody attached to the kernel from elsewhere
+
+If it ends before ``exited``, its kernel is killed, or left if it is persistent. When the *hub* was
+killed, the stand-in starts another and says ``{"op": "reattach", "request": …, "ticket": …}`` instead.
 
 ``{"op": "status"}`` answers one record at once, ``{"op": "survey", "python": …}`` adds what the host
-says, and ``{"op": "quit"}`` makes the hub leave. ``login`` is told in :mod:`.login`; ``forward``,
-``tunnels`` and ``close_tunnel`` in :mod:`sshpyk.servers.conversation`.
+says, ``{"op": "ask", "what": "gc", …}`` passes a question to the agent, ``leave`` and ``end`` do that to
+a kernel whose stand-in is another process, and ``{"op": "quit"}`` makes the hub leave. ``login`` is
+told in :mod:`.login`; ``forward``, ``tunnels`` and ``close_tunnel`` in
+:mod:`sshpyk.servers.conversation`. ``{"op": "script", "script": …, "timeout_s": …}`` runs sh on the host
+over a link that is up, and answers what it said.
 """
 
 from __future__ import annotations
@@ -22,21 +32,25 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import asdict
 from typing import Any
 
-from sshpyk.errors import HubError, KernelError, SshpykError
+from sshpyk.errors import HubError, KernelError, SshpykError, Unreachable
 from sshpyk.hub.host import HostLink
-from sshpyk.hub.kernels import HubKernel, Kernels, LaunchRequest, Outcome, Ticket
+from sshpyk.hub.kernels import Kernels
 from sshpyk.hub.linkstate import LinkState
 from sshpyk.hub.login import serve_login
+from sshpyk.hub.requests import HubKernel, LaunchRequest, Left, Outcome, Taken, Ticket, owner
 from sshpyk.servers.conversation import TUNNEL_OPERATIONS, serve_tunnels
 from sshpyk.servers.tunnels import Tunnels
 
 _Orders = asyncio.Future[dict[str, Any] | None]
 
+_ASKED_OF_HOST = ("list", "gc", "stop", "logs", "read_log")
+_LONGEST_WAIT_S = 3600.0
 _LINE_LIMIT_BYTES = 16 * 1024 * 1024
+_SCRIPT_GRACE_S = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +99,7 @@ class Server:
             "ssh_config": target.ssh_config,
             # A connection that has fallen silent is up for the dialling, not for people.
             "link": LinkState.DIALING.value if self._host.is_silent else self._host.state.value,
+            "phase": self._host.phase,
             "reason": None if reason is None else reason.to_record(),
             "away_reason": outage.reason,
             "away_s": outage.duration_s,
@@ -94,13 +109,63 @@ class Server:
     async def survey(self, python: str) -> dict[str, Any]:
         """Return the status with all kernels of this user on the host. Raises what a dial met."""
         await self._host.bring_up(python)
-        listed = await self._host.rpc.call("list")
+        listed = await self._host.rpc.call("list", owner=owner())
         return {**self.status(), "on_host": listed["kernels"]}
+
+    async def ask_host(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Ask the agent something about kernels, for the command line. Raises what a dial met."""
+        host, timeout_s = self._host, min(float(record["timeout_s"]), _LONGEST_WAIT_S)
+        if record["what"] not in _ASKED_OF_HOST:
+            raise HubError(f"the hub asks no host for {record['what']}")
+        try:
+            return {"answer": await asyncio.wait_for(self._ask_host(record), timeout_s)}
+        except asyncio.TimeoutError:
+            raise Unreachable(
+                f"no answer within {timeout_s:g} s",
+                host=host.target.host,
+                phase=host.phase if not host.is_up else "waiting for the host's answer",
+                advice="see sshpyk ps: it says how the link is",
+            ) from None
+
+    async def _ask_host(self, record: dict[str, Any]) -> dict[str, Any]:
+        await self._host.bring_up(str(record["python"]))
+        if record["what"] == "stop":
+            kernel = self._kernels.find(kernel_id=record["params"]["kernel_id"])
+            if kernel is not None:
+                kernel.endpoints.end_hold()  # its end comes behind its output
+        params = {**record.get("params", {}), "owner": owner()}
+        return await self._host.rpc.call(record["what"], **params)
+
+    def end(self, path: str, grace_s: float) -> dict[str, Any]:
+        """End the kernel of a local connection file, persistent or not."""
+        kernel = self._kernels.find(connection_file=path)
+        if kernel is not None:
+            self._kernels.stop(kernel, grace_s)
+        return {"event": "ending", "found": kernel is not None}
+
+    def leave(self, kernel_id: str) -> dict[str, Any]:
+        """Leave a kernel; its stand-in is told."""
+        kernel = self._kernels.find(kernel_id=kernel_id)
+        if kernel is not None:
+            self._kernels.leave(kernel)
+        return {"event": "leaving", "found": kernel is not None}
+
+    async def script(self, script: str, timeout_s: float) -> dict[str, Any]:
+        """Run a script on the host; raises :class:`HubError` at once where the link is not up."""
+        if not self._host.is_up or self._host.is_silent:
+            raise HubError("the link is not up", host=self._host.target.host)
+        call = self._host.rpc.call("script", script=script, timeout_s=timeout_s)
+        try:
+            answer = await asyncio.wait_for(call, timeout_s + _SCRIPT_GRACE_S)
+        except asyncio.TimeoutError:
+            what = f"no answer within {timeout_s:g} s"
+            raise Unreachable(what, host=self._host.target.host, phase="running a script") from None
+        return {"event": "done", **answer}
 
     def _notify(self, text: str) -> None:
         log.warning("%s", text)
-        for owner in self.owners:
-            owner.notify(text)
+        for conversation in self.owners:
+            conversation.notify(text)
 
     @property
     def host(self) -> HostLink:
@@ -123,6 +188,16 @@ class _Conversation:
         self._reader = reader
         self._writer = writer
         self._over = asyncio.Event()
+        self._answers: dict[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
+            "status": self._status,
+            "survey": self._survey,
+            "ask": self._ask,
+            "script": self._script,
+            "leave": self._leave,
+            "end": self._end,
+            "quit": self._quit,
+            **dict.fromkeys(TUNNEL_OPERATIONS, self._serve_tunnels),
+        }
 
     async def run(self) -> None:
         """Answer until the other end goes or its kernel has ended."""
@@ -130,34 +205,56 @@ class _Conversation:
             record = await self._read()
             if record is None:
                 return
-            if record["op"] == "launch":
-                request = LaunchRequest(**record["request"])
-                await self._own(self._server.kernels.launch(request))
-                return
-            if record["op"] == "reattach":
-                request, ticket = LaunchRequest(**record["request"]), Ticket(**record["ticket"])
-                await self._own(self._server.kernels.reattach(request, ticket))
+            if record["op"] in ("launch", "attach", "reattach"):
+                await self._own(self._get_kernel(record))
                 return
             if record["op"] == "login":
                 await self._log_in(record)
                 return
-            if record["op"] in TUNNEL_OPERATIONS:
-                tunnels = self._server.tunnels
-                await serve_tunnels(tunnels, record, self._read_order, self._say)
-            elif record["op"] == "status":
-                self._say(**self._server.status())
-            elif record["op"] == "survey":
-                await self._survey(record["python"])
-            elif record["op"] == "quit":
-                self._server.quit.set()
-                self._say(event="leaving")
-            else:
+            answer = self._answers.get(record["op"])
+            if answer is None:
                 error = HubError(f"the hub does not know the operation {record['op']}")
                 self._say(event="failed", error=error.to_record())
+            else:
+                await answer(record)
 
-    async def _survey(self, python: str) -> None:
+    def _get_kernel(self, record: dict[str, Any]) -> Coroutine[Any, Any, HubKernel]:
+        kernels, request = self._server.kernels, LaunchRequest(**record["request"])
+        if record["op"] == "launch":
+            return kernels.launch(request)
+        if record["op"] == "attach":
+            return kernels.attach(str(record["kernel_id"]), request)
+        return kernels.reattach(request, Ticket(**record["ticket"]))
+
+    async def _status(self, _record: dict[str, Any]) -> None:
+        self._say(**self._server.status())
+
+    async def _survey(self, record: dict[str, Any]) -> None:
+        await self._answer(self._server.survey(record["python"]))
+
+    async def _ask(self, record: dict[str, Any]) -> None:
+        await self._answer(self._server.ask_host(record))
+
+    async def _script(self, record: dict[str, Any]) -> None:
+        timeout_s = float(record["timeout_s"])
+        await self._answer(self._server.script(str(record["script"]), timeout_s))
+
+    async def _end(self, record: dict[str, Any]) -> None:
+        self._say(**self._server.end(record["connection_file"], float(record["grace_s"])))
+
+    async def _leave(self, record: dict[str, Any]) -> None:
+        self._say(**self._server.leave(record["kernel_id"]))
+
+    async def _serve_tunnels(self, record: dict[str, Any]) -> None:
+        await serve_tunnels(self._server.tunnels, record, self._read_order, self._say)
+
+    async def _quit(self, _record: dict[str, Any]) -> None:
+        self._server.quit.set()
+        self._say(event="leaving")
+
+    async def _answer(self, asking: Coroutine[Any, Any, dict[str, Any]]) -> None:
         try:
-            self._say(**await self._server.survey(python))
+            self._say(**await asking)
         except SshpykError as error:
             self._say(event="failed", error=error.to_record())
 
@@ -213,7 +310,7 @@ class _Conversation:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             if orders.done() and not launching.done():
                 record = orders.result()
-                if record is None or record["op"] == "stop":
+                if record is None or record["op"] in ("stop", "leave"):
                     launching.cancel()
                     await asyncio.wait({launching})
                     raise KernelError("stopped while it was starting")
@@ -236,7 +333,7 @@ class _Conversation:
             if record is None:
                 over.cancel()
                 kernel.watch(lambda outcome: None)
-                log.info("the owner of kernel %s has gone; ending it", kernel.kernel_id)
+                log.info("the owner of kernel %s has gone", kernel.kernel_id)
                 self._server.kernels.abandon(kernel)
                 return
             try:
@@ -251,11 +348,17 @@ class _Conversation:
             kernels.interrupt(kernel)
         elif record["op"] == "stop":
             kernels.stop(kernel, float(record["grace_s"]))
+        elif record["op"] == "leave":
+            kernels.leave(kernel)
         elif record["op"] == "signal":
             kernels.signal(kernel, int(record["signal"]))
 
     def _ended(self, outcome: Outcome) -> None:
-        if isinstance(outcome, SshpykError):
+        if isinstance(outcome, Left):
+            self._say(event="left", told=outcome.told)
+        elif isinstance(outcome, Taken):
+            self._say(event="taken", by=outcome.by)
+        elif isinstance(outcome, SshpykError):
             self._say(event="failed", error=outcome.to_record())
         else:
             self._say(event="exited", status=outcome)

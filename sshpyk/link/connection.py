@@ -29,6 +29,7 @@ PING_IDLE_S = 10.0  # a quiet connection is asked this often
 PING_OVER_S = 2.0  # ... and while there are streams to forget
 PING_WAITING_S = 1.0  # ... and so soon while something is unacknowledged, or once after DATA
 STALL_S = 1.0  # nothing received for so long after a question: what comes then is a replay
+REPORT_WITHIN_S = 0.002
 SUSPECT_AFTER_S = 3.0  # nothing received for so long after a question: dial another one
 
 
@@ -298,13 +299,17 @@ class Connection:
     @property
     def has_to_send(self) -> bool:
         """Whether something waits that should not: anything but mere acknowledgements."""
-        if self._control or self._progress_due or self._pong_due is not None:
+        if self._control or self._pong_due is not None:
             return True
         link = self._link if self.state is State.ATTACHED else None
         return link is not None and self._pacing.room_bytes > 0 and link.has_chunk
 
     @property
-    def _progress_due(self) -> bool:
+    def report_due(self) -> bool:
+        """Whether what arrived should be reported to the sender within :data:`REPORT_WITHIN_S`.
+
+        A report for each read would cost a fast line half of its time, at both ends and in both ssh.
+        """
         return self._received_bytes - self._progress_bytes >= PROGRESS_EVERY_BYTES
 
     def data_to_send(self, limit_bytes: int, now_s: float) -> list[bytes]:
@@ -321,7 +326,7 @@ class Connection:
         if self.state is not State.ATTACHED or link is None:
             return out
         out += [frames.encode_ack(ack) for ack in link.take_acks()]
-        if self._progress_due:
+        if self.report_due:
             self._progress_bytes = self._received_bytes
             out.append(frames.encode_progress(self._received_bytes))
         size = 0

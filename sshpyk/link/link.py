@@ -8,6 +8,7 @@ continue from the byte that the peer said it expects.
 from __future__ import annotations
 
 from sshpyk.link.backlog import Backlog, MakeBacklog, Payload
+from sshpyk.link.farewell import Farewell
 from sshpyk.link.frames import FLAG_LAST_CHUNK, Ack, Data, Hello, LinkProtocolError, Position
 from sshpyk.link.pacing import Pacing
 from sshpyk.link.stream import CREDIT_WINDOW_BYTES, Chunk, Message, Receiver, Sender, Taken
@@ -23,7 +24,7 @@ class Stream:
     """
 
     def __init__(self, number: int, backlog: Backlog | None, *, urgent: bool) -> None:
-        self.sender = Sender(number, backlog)
+        self.sender: Sender | Farewell = Sender(number, backlog)
         self.receiver = Receiver(number)
         self.urgent = urgent
         self.bulk = False
@@ -105,7 +106,8 @@ class Link:
         stream.urgent = stream.urgent or urgent
         if bulk and not stream.bulk:
             stream.bulk = True
-            stream.sender.keep_in_memory()
+            if isinstance(stream.sender, Sender):
+                stream.sender.keep_in_memory()
 
     def watch(self, number: int) -> None:
         """Let the connection tell of each acknowledgement on a stream."""
@@ -144,6 +146,26 @@ class Link:
         stream = self._streams.get(number)
         if stream is not None and not stream.sender.finished:
             stream.sender.push(b"", stream.receiver.consumed_seq, end=True)
+
+    def give_away(self, number: int) -> Sender:
+        """Return what waits on a stream, for another link to :meth:`receive_moved`.
+
+        Here only the end stays, and the peer's messages still come. Raises LookupError for a stream
+        that is over, or has been given away.
+        """
+        stream = self._streams[number]
+        over = stream.sender.finished and stream.sender.drained
+        if over or not isinstance(stream.sender, Sender):
+            raise LookupError("stream %d was moved to another link" % number)
+        moved, stream.sender = stream.sender, Farewell(number, stream.sender.progress)
+        return moved
+
+    def receive_moved(self, number: int, moved: Sender) -> None:
+        """Go on with what was :meth:`given away <give_away>`, on a stream where nothing was sent yet."""
+        self.open(number)
+        self._streams[number].sender.close()
+        moved.move_to(number)
+        self._streams[number].sender = moved
 
     def consumed(self, number: int) -> None:
         """Note that the consumer has taken the oldest message it was given on this stream."""
@@ -365,6 +387,12 @@ class Link:
         stream = self._streams.get(number)
         if stream is not None and stream.over and number not in self._acks_due:
             self._forget(number)
+
+    def forget(self, number: int) -> None:
+        """Forget a stream of a link that has no peer, with what waits on it; idempotent."""
+        if number in self._streams:
+            self._forget(number)
+        self._over.pop(number, None)
 
     def _forget(self, number: int) -> None:
         stream = self._streams.pop(number)

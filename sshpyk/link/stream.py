@@ -20,6 +20,7 @@ from io import BytesIO
 from typing import NamedTuple, Union
 
 from sshpyk.link.backlog import Backlog, Payload, Unnumbered
+from sshpyk.link.farewell import Progress
 from sshpyk.link.frames import (
     FLAG_END,
     FLAG_LAST_CHUNK,
@@ -91,6 +92,7 @@ class Sender:
         self._offset = 0  # of the first waiting message: what was sent of it
         self._waiting: deque[_Outgoing] = deque()
         self._sent: deque[_Outgoing] = deque()
+        self._sent_below = 0  # over any connection
         self._credit = CREDIT_WINDOW_BYTES
         self.acked_seq = 0
 
@@ -201,14 +203,22 @@ class Sender:
         if self._offset == len(payload):
             flags |= FLAG_LAST_CHUNK | (FLAG_END if message.end else 0)
             self._sent.append(self._waiting.popleft())
+            self._sent_below = max(self._sent_below, message.seq + 1)
             self._offset = 0
         return Data(self.stream, message.seq, offset, message.seen, flags, b""), chunk
 
     def acknowledge(self, ack: Ack) -> None:
-        """Free what the peer's consumer has taken. Raises LinkProtocolError for what was not sent."""
-        sent_below = self._waiting[0].seq if self._waiting else self.queued_seq
-        if ack.seq > sent_below:
+        """Free what the peer's consumer has taken. Raises LinkProtocolError for what was not sent.
+
+        It may be more than was sent since the last rewind: until a new connection has resumed, the
+        peer goes on to take what the old one still brings.
+        """
+        sent_below = self._waiting[0].seq if self._waiting else self._next_seq
+        if ack.seq > max(sent_below, self._sent_below):
             raise LinkProtocolError("ACK of message %d, sent %d" % (ack.seq, sent_below))
+        while self._waiting and self._waiting[0].seq < ack.seq:
+            self._sent.append(self._waiting.popleft())
+            self._offset = 0
         self.acked_seq = max(self.acked_seq, ack.seq)
         while self._sent and self._sent[0].seq < ack.seq:
             payload = self._sent.popleft().payload
@@ -242,6 +252,34 @@ class Sender:
         self._next_start += position.start
         self.acked_seq = position.seq
         self._credit = position.start + CREDIT_WINDOW_BYTES
+
+    @property
+    def progress(self) -> Progress:
+        """How far we have come."""
+        seq = self._waiting[0].seq if self._waiting else self._next_seq
+        ended = bool(self._sent and self._sent[-1].end)
+        return Progress(self.acked_seq, seq, self._offset, ended)
+
+    def move_to(self, stream: int) -> None:
+        """Be the beginning of another stream, with what the peer of this one has not taken.
+
+        Numbers begin anew; places go on, so whoever counts in places goes on as well.
+        """
+        shift = self.place_of(self.acked_seq)
+        self._waiting = deque([*self._sent, *self._waiting])
+        self._sent.clear()
+        self.stream, self._shifts = stream, [(0, shift)]
+        start = 0
+        for seq, message in enumerate(self._waiting):
+            if message.place - seq != shift:
+                shift = message.place - seq
+                self._shifts.append((seq, shift))
+            message.seq, message.start = seq, start
+            start += len(message.payload)
+        self._next_seq, self._next_start = len(self._waiting), start
+        self.acked_seq = self._offset = 0
+        self._credit = CREDIT_WINDOW_BYTES
+        self.mark_replay()
 
     def check_position(self, position: Position) -> None:
         """Raise LinkProtocolError if the peer expects what was never queued.

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from sshpyk.errors import HostError, InvalidInput, SshpykError, Unreachable
 from sshpyk.ssh.command import SshTarget, batch_environment, ssh_argv
 from sshpyk.ssh.diagnose import diagnose
+from sshpyk.ssh.diagnose import said as said_so_far
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,14 @@ class ScriptRunner:
     def _failure(self, target: SshTarget, said: str, err: str, status: int | None) -> SshpykError:
         if status is None and not err.strip():
             what = f"no usable answer within {self._timeout_s:g} s"
-            return Unreachable(what, host=target.host, phase=self._phase, code="HOST-NO-ANSWER")
+            return Unreachable(
+                what,
+                host=target.host,
+                phase=self._phase,
+                said=said_so_far(said),
+                advice=f"see whether the network or a start-up file there hangs: {target.typed} true",
+                code="HOST-NO-ANSWER",
+            )
         return diagnose(  # of stdout too: nologin speaks there
             said,
             status,

@@ -81,6 +81,11 @@ class LinkDriver:
         """Call nobody any more; idempotent."""
         self._watchers.pop(stream, None)
 
+    def release(self, stream: int) -> None:
+        """Hand nothing of ``stream`` over any more: what comes waits, unacknowledged."""
+        self._handlers.pop(stream, None)
+        self._paces.pop(stream, None)
+
     def abandon(self, stream: int) -> None:
         """Drop what comes on ``stream`` from now on, and end our direction of it."""
         if self.link.is_over(stream):

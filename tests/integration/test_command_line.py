@@ -33,7 +33,7 @@ def sshpyk(*words: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
 
 def add(host: str, name: str, *more: str) -> None:
     python = [] if "--remote-python" in more else ["--remote-python-prefix", PREFIX]
-    sshpyk("add", "--ssh-host-alias", host, "--kernel-name", name, *python, *more)
+    sshpyk("add", "--no-check", "--ssh-host-alias", host, "--kernel-name", name, *python, *more)
 
 
 def shown(name: str, *options: str) -> dict[str, str]:
@@ -107,10 +107,13 @@ def test_list_silent_host_is_bounded_and_holds_up_no_other(silent_port: int) -> 
     add(silent_host, "silent")
     add("remote", "good")
     started = time.monotonic()
-    listed = sshpyk("list", "--remote", "--timeout", "3").stdout
-    assert time.monotonic() - started < 10
+    listed = sshpyk("list", "--remote", "--timeout", "10").stdout
+    assert time.monotonic() - started < 17
     assert "SSH Connection:        (v) remote\n" in listed
-    assert f"SSH Connection:        (x) {silent_host}: no usable answer within 3 s" in listed
+    assert (
+        f"SSH Connection:        (x) {silent_host}: the server accepted the connection but did not answer"
+        in listed
+    )
 
 
 def test_edit_changes_what_is_named_and_keeps_the_rest(host_alias: str, kernels: Path) -> None:
@@ -131,7 +134,7 @@ def test_delete_removes_the_folder(host_alias: str, kernels: Path) -> None:
     assert not (kernels / "k").exists()
 
 
-ADD = ("add", "--ssh-host-alias", "remote", "--kernel-name", "k")
+ADD = ("add", "--ssh-host-alias", "remote", "--no-check", "--kernel-name", "k")
 
 
 @pytest.mark.parametrize(
@@ -139,8 +142,8 @@ ADD = ("add", "--ssh-host-alias", "remote", "--kernel-name", "k")
     [
         ("delete", "nope"),
         ("edit", "--kernel-name", "nope", "--language", "R"),
-        (*ADD[:3], "--kernel-name", "a b", "--remote-python-prefix", PREFIX),
-        (*ADD[:3], "--kernel-name", "../k", "--remote-python-prefix", PREFIX),
+        (*ADD[:4], "--kernel-name", "a b", "--remote-python-prefix", PREFIX),
+        (*ADD[:4], "--kernel-name", "../k", "--remote-python-prefix", PREFIX),
         ("add", "--ssh-host-alias", "-oProxyCommand=touch pwned", "--remote-python-prefix", PREFIX),
         (*ADD, "--remote-python-prefix", "/opt/\nvenv"),
         (*ADD, "--remote-python", "/opt/'venv"),
@@ -148,8 +151,10 @@ ADD = ("add", "--ssh-host-alias", "remote", "--kernel-name", "k")
         (*ADD, "--remote-python-prefix", PREFIX, "--ssh-config", "/no/such/config"),
         (*ADD, "--remote-python-prefix", PREFIX, "--remote-python", PYTHON),
         (*ADD, "--remote-python-prefix", PREFIX, "--launch-timeout", "-1"),
-        ADD,
         ("add",),
+        (*ADD, "other-host"),
+        (*ADD, "--all", "--match", "x"),
+        (*ADD, "--remote-python", PYTHON, "--install-ipykernel"),
         ("frobnicate",),
         ("list", "--no-such-flag"),
     ],
@@ -199,7 +204,7 @@ def test_kernel_of_another_is_refused_and_stays(verb: str, kernels: Path) -> Non
     words = {
         "delete": ["delete", "theirs"],
         "edit": ["edit", "--kernel-name", "theirs", "--language", "y"],
-        "add": [*ADD[:3], "--kernel-name", "theirs", "--remote-python-prefix", PREFIX, "--replace"],
+        "add": [*ADD[:4], "--kernel-name", "theirs", "--remote-python-prefix", PREFIX, "--replace"],
     }[verb]
     assert "is not an SSH kernel" in sshpyk(*words, expect=2).stderr
     assert (folder / "kernel.json").read_text() == text

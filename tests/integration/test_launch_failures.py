@@ -61,6 +61,7 @@ class Case:
     phase: str
     limit_s: float = 30.0
     exit_code: int = 1
+    code: str = ""
 
 
 @dataclass
@@ -250,6 +251,19 @@ CASES: list[Callable[[Bench], Case]] = [
     kernel_never_listens,
 ]
 
+# Rows of docs/errors.md; the others differ with the way to the host, and are in test_errors.py.
+CODES = {
+    f34_nologin: "[HOST-NO-LOGIN-SHELL]",
+    f36_python_missing: "[HOST-NO-PROGRAM]",
+    f36_python_too_old: "[HOST-PYTHON-TOO-OLD]",
+    f36_python_broken: "[HOST-PYTHON-BROKEN]",
+    no_kernelspec: "[KERNELSPEC-NOT-FOUND]",
+    kernel_dies_with_words: "[KERNEL-DIED]",
+    kernel_program_missing: "[KERNEL-NO-PROGRAM]",
+    f37_ipykernel_missing: "[KERNEL-NO-IPYKERNEL]",
+    kernel_never_listens: "[LAUNCH-TIMEOUT]",
+}
+
 
 # A clock in Jupyter's event loop
 
@@ -332,6 +346,7 @@ def check_error(error: Exception, case: Case) -> None:
 
 
 def check_text(text: str, case: Case) -> None:
+    assert case.code in text.splitlines()[0]
     assert [words for words in case.says if words not in text] == []
     assert case.phase in text.splitlines()[0]
 
@@ -375,6 +390,7 @@ def test_failed_launch_says_why_blocks_nobody_and_leaves_nothing(
     bench: Bench, make: Callable[[Bench], Case]
 ) -> None:
     case = make(bench)
+    case.code = CODES.get(make, "")
     environment, mark = new_environment()
     change_kernel_json(case.name, env={"SSHPYK_TEST_MARK": mark})  # for the program without more
     for error_of in (error_of_async_manager, error_of_manager):

@@ -26,12 +26,15 @@ if [ $query = yes ]; then
     echo "user me"; echo "hostname $host.example"; echo "port 22"
     [ "$host" = secretive ] && { echo "setenv A=plant3d-s3cret-setenv"
         echo "proxycommand nc --password plant3d-s3cret-proxy %h"; }
+    [ "$host" = hasty ] && echo "connecttimeout 2"
     [ "$host" = week ] && echo "serveraliveinterval 604800"
     [ "$host" = behind ] && echo "proxyjump bastion"
     exit 0
 fi
 case "$host" in
     refused) echo "ssh: connect to host refused port 22: Connection refused" >&2; exit 255;;
+    asks) echo "me@asks: Permission denied (keyboard-interactive)." >&2; exit 255;;
+    unknown*) echo "ssh: Could not resolve hostname $host: Name or service not known" >&2; exit 255;;
     slow*) exec sleep 60;;
     crowded) [ -e "$FAKE_SSH_LOG.again" ] || { touch "$FAKE_SSH_LOG.again"
         echo "kex_exchange_identification: Connection closed by remote host" >&2; exit 255; };;
@@ -45,7 +48,7 @@ exec sh -c "$*"
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("JUPYTER_PATH", "IPYTHONDIR", "NO_COLOR", "XDG_DATA_HOME"):
+    for name in ("JUPYTER_PATH", "IPYTHONDIR", "NO_COLOR", "XDG_DATA_HOME", "PYENV_ROOT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
@@ -99,7 +102,7 @@ def add(run: Callable[..., Result]) -> Callable[..., Path]:
     def adder(name: str, *words: str | Path) -> Path:
         if "--remote-python-prefix" not in words and "--remote-python" not in words:
             words = (*words, "--remote-python", "/opt/bin/python")
-        result = run("add", "--ssh-host-alias", "gpu1", "--kernel-name", name, *words)
+        result = run("add", "--no-check", "--ssh-host-alias", "gpu1", "--kernel-name", name, *words)
         assert result.exit_code == 0, result.output
         return Path(result.stdout.rpartition(": ")[2].strip())
 

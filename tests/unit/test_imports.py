@@ -33,7 +33,7 @@ RULES: dict[str, tuple[set[str], frozenset[str] | None]] = {
     "kernelspecs": ({"errors", "ssh", "kernelconfig"}, frozenset({"jupyter_core"})),
 }
 # For every other component: all but these.
-TOP_LEVEL = {"provisioner", "standin", "cli"}
+TOP_LEVEL = {"provisioner", "standin", "kernelapp", "cli"}
 
 
 def modules() -> list[Path]:

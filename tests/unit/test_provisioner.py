@@ -27,6 +27,7 @@ from sshpyk.errors import (
     InvalidInput,
     error_from_record,
 )
+from sshpyk.hub import client as client_module
 from sshpyk.provisioner import SSHKernelProvisioner
 from tests.unit.wire.harness import in_loop, until
 
@@ -109,6 +110,25 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
 async def end(made: SSHKernelProvisioner) -> None:
     await made.kill()
     await made.wait()
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+@in_loop
+async def test_a_persistent_kernel_is_ended_by_the_hub_as_a_signal_would_leave_it(
+    stage: Stage, persistent: bool
+):
+    told: list[tuple[Any, ...]] = []
+    stage.monkeypatch.setattr(client_module, "end_kernel", lambda *words: told.append(words))
+    stage.config.update(persistent=persistent, shutdown_timeout=7)
+    stage.stand_in(READY)
+    made = await stage.launched()
+    assert stage.noted["request"]["launch"].get("persistent", False) == persistent
+    await made.terminate()
+    await made.kill()
+    await made.wait()
+    file = os.path.realpath(stage.folder / "c.json")
+    expected = [(made._remote.target(), file, 7.0), (made._remote.target(), file, 0)]
+    assert told == (expected if persistent else [])
 
 
 @in_loop

@@ -1,166 +1,22 @@
 """The stand-in as a process, in front of a hub that a test plays on a unix socket."""
+# ruff: noqa: F401, F811
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sshpyk import standin
-from sshpyk.errors import AuthenticationFailed, InvalidInput, KernelDied, error_from_record
-from sshpyk.standin import read_request
-
-PATIENCE_S = 15.0
-TICKET = {"kernel_id": "k", "streams": [1, 3]}
-# The real program, but the hub is the test's.
-PROGRAM = """
-import socket, sys
-from sshpyk import standin
-from sshpyk.hub.client import HubClient
-
-def reach_hub(target):
-    connected = socket.socket(socket.AF_UNIX)
-    connected.connect(PATH)
-    return HubClient(connected)
-
-standin.reach_hub = reach_hub
-standin.main()
-"""
-RECORD = {
-    "target": {"host": "gpu1", "ssh": "/usr/bin/ssh", "ssh_config": None},
-    "shutdown_timeout_s": 7.5,
-    "launch": {
-        "connection_file": "/tmp/c.json",
-        "python": "python3",
-        "kernel_name": "python3",
-        "launch_timeout_s": 60,
-        "env": {"A": "1"},
-        "cwd": "",
-    },
-}
-
-
-class Hub:
-    """The other end of one conversation."""
-
-    def __init__(self, path: Path) -> None:
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.settimeout(PATIENCE_S)
-        self._listener.bind(str(path))
-        self._listener.listen()
-        self._connection: socket.socket | None = None
-
-    def accept(self) -> None:
-        self._connection, _ = self._listener.accept()
-        self._connection.settimeout(PATIENCE_S)
-        self._lines = self._connection.makefile("rb")
-
-    def hear(self) -> dict[str, Any] | None:
-        try:
-            line = self._lines.readline()
-        except ConnectionResetError:  # it went with something unread
-            return None
-        return json.loads(line) if line else None
-
-    def say(self, **record: Any) -> None:
-        assert self._connection is not None
-        self._connection.sendall(json.dumps(record).encode() + b"\n")
-
-    def launch(self) -> dict[str, Any]:
-        """Take the launch and say that the kernel is ready."""
-        self.accept()
-        record = self.hear()
-        assert record is not None
-        assert record["op"] == "launch"
-        request: dict[str, Any] = record["request"]
-        return request
-
-    def go(self) -> None:
-        if self._connection is not None:
-            self._lines.close()
-            self._connection.close()
-            self._connection = None
-
-    def close(self) -> None:
-        self.go()
-        self._listener.close()
-
-
-class Stage:
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.hub = Hub(folder / "hub.sock")
-        self.processes: list[subprocess.Popen[bytes]] = []
-        self.sockets: list[socket.socket] = []
-
-    @property
-    def program(self) -> str:
-        return PROGRAM.replace("PATH", repr(str(self.folder / "hub.sock")))
-
-    def start(self, *words: str, **more: Any) -> subprocess.Popen[bytes]:
-        environment = {key: value for key, value in os.environ.items() if key != "JPY_PARENT_PID"}
-        environment.update(more.pop("env", {}))
-        process = subprocess.Popen(
-            [sys.executable, "-c", self.program, *words],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment,
-            **more,
-        )
-        self.processes.append(process)
-        return process
-
-    def provisioned(
-        self, *, logs_notices: bool = False, **more: Any
-    ) -> tuple[subprocess.Popen[bytes], socket.socket]:
-        """Start it as the provisioner does; return the process and our end of the report."""
-        ours, theirs = socket.socketpair()
-        ours.settimeout(PATIENCE_S)
-        record = {**RECORD, "logs_notices": logs_notices}
-        ours.sendall(json.dumps(record).encode() + b"\n")
-        words = ["--provisioner-fd", str(theirs.fileno()), "--kernel", "My Kernel (on gpu1)"]
-        process = self.start(*words, pass_fds=[theirs.fileno()], **more)
-        theirs.close()
-        self.sockets.append(ours)
-        return process, ours
-
-    def ready(self, **more: Any) -> subprocess.Popen[bytes]:
-        """Start it and play the hub until the kernel is ready."""
-        process, report = self.provisioned(**more)
-        self.hub.launch()
-        self.hub.say(event="ready", ticket=TICKET)
-        assert json.loads(report.recv(65536)) == {"ready": True}
-        return process
-
-    def close(self) -> None:
-        self.hub.close()
-        for process in self.processes:
-            if process.poll() is None:
-                process.kill()
-            process.communicate()
-        for made in self.sockets:
-            made.close()
-
-
-@pytest.fixture
-def stage() -> Iterator[Stage]:
-    folder = Path(tempfile.mkdtemp(prefix="sp", dir="/tmp"))
-    made = Stage(folder)
-    yield made
-    made.close()
-    shutil.rmtree(folder)
+from sshpyk.errors import AuthenticationFailed, KernelDied, error_from_record
+from tests.unit.staged_hub import PATIENCE_S, RECORD, TICKET, Stage, stage
 
 
 def test_the_launch_is_passed_on_and_the_outcome_reported(stage: Stage):
@@ -236,6 +92,49 @@ def test_signals_become_orders_and_end_nothing(
     assert process.poll() is None
     stage.hub.say(event="exited", status=0)
     assert process.wait(PATIENCE_S) == 0
+
+
+# A kernel that runs already
+
+
+def attaching(stage: Stage) -> tuple[subprocess.Popen[bytes], socket.socket, dict[str, Any]]:
+    """Start a stand-in as ``sshpyk attach`` does; return it with what it asks the hub for."""
+    file, link = stage.folder / "attached.json", stage.folder / "link.json"
+    launch = {"connection_file": str(file), "python": "python3", "persistent": True}
+    record = {"attach_to": "3f2a", "links": [str(link)], "launch": launch}
+    process, report = stage.provisioned(record=record)
+    asked = stage.hub.opening()
+    file.touch()
+    link.symlink_to(file)
+    return process, report, asked
+
+
+def test_attaching_asks_for_the_kernel_and_removes_its_file_in_the_end(stage: Stage):
+    process, report, asked = attaching(stage)
+    assert (asked["op"], asked["kernel_id"]) == ("attach", "3f2a")
+    stage.hub.say(event="ready", ticket=TICKET)
+    assert json.loads(report.recv(65536)) == {"ready": True}
+    process.send_signal(signal.SIGTERM)
+    assert stage.hub.hear() == {"op": "leave"}  # not stop: a laptop that shuts down sends it, too
+    stage.hub.say(event="left", told=True)
+    assert process.wait(PATIENCE_S) == 0
+    assert not list(stage.folder.glob("*.json"))
+
+
+def test_attaching_that_fails_removes_no_file_of_others(stage: Stage):
+    process, report, _ = attaching(stage)
+    stage.hub.say(event="failed", error=KernelDied("no such kernel").to_record())
+    assert "no such kernel" in report.recv(65536).decode()
+    assert process.wait(PATIENCE_S) == 1
+    assert (stage.folder / "attached.json").exists()
+
+
+def test_f52_stand_in_whose_kernel_is_taken_over_says_by_whom_and_ends(stage: Stage):
+    process = stage.ready()
+    stage.hub.say(event="taken", by="bob@other")
+    assert process.wait(PATIENCE_S) == 1
+    assert process.stderr
+    assert b"gpu1: the kernel was taken over by bob@other" in process.stderr.read()
 
 
 def test_signals_keep_their_order(stage: Stage):
@@ -355,14 +254,13 @@ def test_it_ends_when_the_process_that_started_it_has_gone(stage: Stage):
         "p = subprocess.Popen(sys.argv[1:], start_new_session=True)\n"
         "print(p.pid, flush=True); time.sleep(600)"
     )
-    words = ["--kernel", "gpu1", "--connection-file", "/tmp/c.json"]
     program = stage.program.replace(
         "standin.main()",
-        f"standin.main.__globals__['read_request'] = lambda argv: standin.Request({RECORD!r})\n"
-        "standin.main()",
+        f"standin.read_request = lambda fd: standin.Request({RECORD!r})\n"
+        "standin.main(['--provisioner-fd', '0'])",
     )
     parent = subprocess.Popen(
-        [sys.executable, "-c", code, sys.executable, "-c", program, *words],
+        [sys.executable, "-c", code, sys.executable, "-c", program],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env={**os.environ, "JPY_PARENT_PID": "1"},
@@ -377,7 +275,7 @@ def test_it_ends_when_the_process_that_started_it_has_gone(stage: Stage):
 def test_without_a_jupyter_parent_it_outlives_who_started_it(stage: Stage, monkeypatch):
     monkeypatch.delenv("JPY_PARENT_PID", raising=False)
     before = signal.set_wakeup_fd(-1)
-    handlers = {number: signal.getsignal(number) for number in standin._SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in standin.SIGNALS}
     try:
         ours, theirs = socket.socketpair()
         made = standin.StandIn(standin.Request(RECORD), standin.HubClient(ours))
@@ -390,93 +288,21 @@ def test_without_a_jupyter_parent_it_outlives_who_started_it(stage: Stage, monke
             signal.signal(number, handler)
 
 
-# What the command line may say
+def test_the_way_of_the_provisioner_imports_nothing_that_only_a_terminal_needs():
+    code = (
+        "import sys; import sshpyk.standin; heavy = {'argparse', 'click', 'jupyter_core', 'rich',"
+        "'platformdirs', 'sshpyk.kernelapp', 'sshpyk.kernelspecs', 'asyncio', 'subprocess'};"
+        "sys.exit(' '.join(heavy & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.fixture
-def kernelspecs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    ssh = tmp_path / "ssh"
-    ssh.touch(mode=0o755)
-    folder = tmp_path / "jupyter" / "kernels"
-    config = {
-        "ssh": str(ssh),
-        "ssh_host_alias": "gpu1",
-        "remote_kernel_name": "python3",
-        "remote_python": "python3",
-        "shutdown_timeout": 3,
-    }
-    remote = {"provisioner_name": "sshpyk-provisioner", "config": config}
-    for name, metadata in (("remote", {"kernel_provisioner": remote}), ("local", {})):
-        (folder / name).mkdir(parents=True)
-        spec = {"argv": ["x"], "display_name": name, "language": "python", "metadata": metadata}
-        spec["env"] = {"FROM": "spec"}
-        (folder / name / "kernel.json").write_text(json.dumps(spec))
-    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
-    monkeypatch.setenv("HOME", str(tmp_path))
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["--kernel", "remote", "--connection-file", "FILE"],
-        ["--kernel=remote", "--connection-file=FILE"],
-        ["-k", "remote", "-f", "FILE"],
-        # As sshpyk 1.x wrote it.
-        ["--SSHKernelApp.kernel_name=remote", "--KernelManager.connection_file='FILE'"],
-        ["--SSHKernelApp.kernel_name=remote", '--KernelManager.connection_file="FILE"'],
-        ["--SSHKernelApp.kernel_name=remote", "--KernelManager.connection_file=FILE"],
-    ],
-    ids=" ".join,
-)
-@pytest.mark.parametrize("path", ["/run/user/c.json", "/with a space/c.json"])
-def test_every_form_of_the_command_line_names_the_same(
-    kernelspecs: Path, words: list[str], path: str
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT])
+def test_what_only_a_terminal_asks_ends_the_stand_in_of_a_provisioner(
+    stage: Stage, number: signal.Signals
 ):
-    request = read_request([word.replace("FILE", path) for word in words])
-    assert request.launch["connection_file"] == path
-    assert request.launch["env"] == {"FROM": "spec"}
-    assert (request.target.host, request.shutdown_timeout_s) == ("gpu1", 3.0)
-
-
-def test_a_relative_connection_file_is_made_absolute(
-    kernelspecs: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """The hub reads it, and works in another folder."""
-    monkeypatch.chdir(kernelspecs)
-    request = read_request(["-k", "remote", "-f", "c.json"])
-    assert request.launch["connection_file"] == str(kernelspecs / "c.json")
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        ([], "name a kernel"),
-        (["-k", "remote"], "name a kernel"),
-        (["-f", "c.json"], "name a kernel"),
-        (["-k", "local", "-f", "c.json"], "local is not a kernel of sshpyk's"),
-        (["-k", "missing", "-f", "c.json"], "missing"),
-    ],
-)
-def test_an_incomplete_command_line_is_an_error_in_words(
-    kernelspecs: Path, words: list[str], said: str
-):
-    with pytest.raises(InvalidInput, match=said):
-        read_request(words)
-
-
-def test_an_error_of_the_command_line_goes_to_stderr_with_its_exit_code(stage: Stage):
-    process = stage.start("-k", "no-such-kernel", "-f", "/tmp/c.json")
-    _, said = process.communicate(timeout=PATIENCE_S)
-    assert b"no-such-kernel" in said
-    assert b"Traceback" not in said
-    assert process.returncode == 2
-
-
-def test_a_failed_launch_from_a_command_line_goes_to_stderr(stage: Stage, kernelspecs: Path):
-    process = stage.start("-k", "remote", "-f", "/tmp/c.json")
-    stage.hub.launch()
-    stage.hub.say(event="failed", error=KernelDied("no luck", said="words").to_record())
-    _, said = process.communicate(timeout=PATIENCE_S)
-    assert said.decode() == "no luck [KERNEL-DIED]\n  | words\n"
-    assert process.returncode == 1
+    process = stage.ready(cwd=stage.folder)
+    process.send_signal(number)
+    assert process.wait(PATIENCE_S) == -number
+    assert stage.hub.hear() is None  # which the hub takes for the owner's end

@@ -1,7 +1,7 @@
 """A kernel that prints as many numbers as the cell says, one message each, as fast as it can.
 
 A second word in the cell is the number of characters that each line is filled up to, a third one
-how many seconds to wait before.
+how many seconds to wait before, a fourth one how many lines to print in a second at most.
 
 Run on the remote by the tests: ``burst_kernel.py FILE``. ipykernel's own queue towards a subscriber is
 limited to 1000 messages and drops what is too much; this one's is not.
@@ -62,9 +62,12 @@ def answer(session, sockets, channel):
         reply.update(protocol_version="5.3", implementation="burst", banner="",
                      implementation_version="1", language_info=language)  # fmt: skip
     elif kind == "execute_request":
-        count, size, wait_s = map(int, (content["code"] + " 0 0").split()[:3])
+        count, size, wait_s, rate = map(int, (content["code"] + " 0 0 0").split()[:4])
         time.sleep(wait_s)
+        began_s = time.monotonic()
         for number in range(count):
+            if rate:
+                time.sleep(max(0, began_s + number / rate - time.monotonic()))
             text = str(number).ljust(size - 1, ".") + "\n" if size else str(number)
             publish("stream", {"name": "stdout", "text": text})
         reply.update(execution_count=1, user_expressions={})

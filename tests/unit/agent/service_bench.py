@@ -15,7 +15,8 @@ from typing import Any
 
 from jupyter_client.session import Session
 
-from sshpyk.agent.service import Book, Places, Service
+from sshpyk.agent.book import Book
+from sshpyk.agent.service import Places, Service
 from sshpyk.wire import kernel_messages
 from sshpyk.wire.kernel_messages import CONTROL, SHELL
 from sshpyk.wire.rpc import Rpc

@@ -299,11 +299,17 @@ def test_link_that_the_agent_never_had_is_disowned(host: Host):
     assert not other.resumed[0].known
 
 
+def shorten_lease(host: Host) -> None:
+    for name, before, after in (
+        ("sshpyk.agent.book", LEASE, "LEASE_S = 2.0"),
+        ("sshpyk.agent.main", "_UPKEEP_S = 5.0", "_UPKEEP_S = 0.1"),
+    ):
+        assert host.modules[name].count(before) == 1
+        host.modules[name] = host.modules[name].replace(before, after)
+
+
 def test_kernel_of_a_link_that_is_not_heard_of_for_the_lease_is_ended(host: Host):
-    name = "sshpyk.agent.main"
-    assert host.modules[name].count(LEASE) == 1
-    changed = host.modules[name].replace(LEASE, "LEASE_S = 2.0")
-    host.modules[name] = changed.replace("_UPKEEP_S = 5.0", "_UPKEEP_S = 0.1")
+    shorten_lease(host)
     kept = Kept(host)
     kept.start()
     kept.kill_agent()
@@ -340,3 +346,62 @@ def test_when_a_process_began_names_it_until_it_ends():
     wait_for(lambda: not started_at(process.pid), "the end, though it was not waited for")
     process.wait()
     assert not started_at(process.pid)
+
+
+def test_f16_left_kernel_is_adopted_and_who_attaches_is_told_what_may_be_missing(host: Host):
+    kept = Kept(host)
+    kept.start(persistent=True, owner="ann@here", session="nb.ipynb")
+    kept.execute("mark = 41")
+    kept.made.call("leave", kernel_id=KERNEL_ID, streams=[MAIN, CONTROL])
+    kept.kill_agent()
+    kept.resume()
+    (found,) = kept.made.call("list")["result"]["kernels"]  # type: ignore[index]
+    expected = {"carried": "left", "owner": "ann@here", "session": "nb.ipynb", "persistent": True}
+    assert {name: found[name] for name in expected} == expected
+    assert found["lease_s"] > 600_000
+    kept.made.call("attach", kernel_id=KERNEL_ID, streams=[11, 13], owner="ann@here")
+
+    def heard() -> str:
+        messages = [m for m in kept.made.messages if m.stream == 11 and not m.end]
+        return str([bytes(message.payload) for message in messages])
+
+    kept.hear(lambda: "s may be missing here" in heard())
+    parts = Signer(KEY, "hmac-sha256").message(
+        "execute_request",
+        {"code": "print(mark + 1)", "silent": False, "allow_stdin": False},
+        identities=[b"client"],
+    )
+    kept.made.link.open(11)
+    kept.made.link.send(11, kernel_messages.pack(SHELL, parts))
+    kept.made.flush()
+    kept.hear(lambda: "42" in heard())
+    kept.made.call("leave", kernel_id=KERNEL_ID)
+    kept.made.call("stop", kernel_id=KERNEL_ID, grace_s=0)
+    kept.leave_nothing()
+
+
+def test_persistent_kernel_of_a_link_that_leaves_is_kept_and_the_agent_with_it(host: Host):
+    kept = Kept(host)
+    kept.start(persistent=True)
+    agent = kept.agent()
+    kept.made.session.say(kept.made.connection.leave("the hub leaves"))
+    kept.made.session.process.wait()
+    other = carried(host, "cd" * 16)
+    (found,) = other.call("list")["result"]["kernels"]  # type: ignore[index]
+    assert (found["carried"], found["pid"]) == ("left", kept.pid)
+    other.call("stop", kernel_id=KERNEL_ID, grace_s=0)
+    assert not alive(kept.pid)
+    other.session.say(other.connection.leave("the test is over"))
+    wait_for(lambda: not alive(agent), "the end of the agent")
+    assert not host.folder.exists()
+
+
+def test_left_kernel_ends_with_its_lease_also_when_no_link_is_there(host: Host):
+    shorten_lease(host)
+    kept = Kept(host)
+    kept.start(persistent=True)
+    agent = kept.agent()
+    kept.made.session.say(kept.made.connection.leave("the hub leaves"))
+    wait_for(lambda: not alive(kept.pid), "the end of the kernel")
+    wait_for(lambda: not alive(agent), "the end of the agent")
+    assert not host.folder.exists()

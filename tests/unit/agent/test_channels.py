@@ -321,6 +321,32 @@ async def test_an_outage_loses_and_repeats_nothing(short_folder: Path):
         assert [parts[0] for parts in made.main.of(IOPUB)] == [b"%d" % i for i in range(300)]
 
 
+@pytest.mark.parametrize("channel", [SHELL, CONTROL])
+@in_loop
+async def test_client_that_finds_no_socket_of_the_kernel_any_more_is_told(
+    short_folder: Path, channel: int
+):
+    async with bench(short_folder) as made:
+        signer = Signer(made.kernel.info["key"], "hmac-sha256")
+        made.ask(channel, b"old", b"request")
+        name = "control" if channel == CONTROL else "shell"
+        await made.kernel.receive(name)
+        for path in short_folder.glob("*"):
+            if path.is_socket():
+                path.unlink()
+        made.ask(channel, b"old", b"another")
+        assert await made.kernel.receive(name) == [b"old", b"another"]
+        made.ask(channel, *signer.message("kernel_info_request", {}, identities=[b"new"]))
+        inbox = made.control if channel == CONTROL else made.main
+        await until(lambda: inbox.of(channel))
+        (reply,) = inbox.of(channel)
+        assert reply[0] == b"new"
+        assert json.loads(reply[-1])["ename"] == "KernelUnreachable"
+        await until(lambda: len(made.main.of(IOPUB)) == 2)
+        states = [json.loads(parts[-1])["execution_state"] for parts in made.main.of(IOPUB)]
+        assert states == ["busy", "idle"]
+
+
 # When the backlog is full
 
 TINY = Limits(

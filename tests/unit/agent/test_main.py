@@ -405,14 +405,14 @@ def test_an_upload_that_is_cut_is_said_in_words(host: Host):
 def test_tracebacks_of_the_agent_show_source_lines(host: Host):
     host.change_bundle = lambda modules: modules.update(
         {
-            "sshpyk.agent.service": modules["sshpyk.agent.service"].replace(
+            "sshpyk.agent.custody": modules["sshpyk.agent.custody"].replace(
                 "return {", "1 / 0; return {", 9
             )
         }
     )
     made = carried(host)
     made.call("list")
-    assert re.search(r'File "<sshpyk:sshpyk\.agent\.service>".*\n.*1 / 0', host.log)
+    assert re.search(r'File "<sshpyk:sshpyk\.agent\.custody>".*\n.*1 / 0', host.log)
 
 
 def test_the_log_is_for_nobody_else(host: Host):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from sshpyk.agent import logs as logs_module
 from sshpyk.agent import seen as seen_module
 from sshpyk.agent import service as service_module
 from sshpyk.agent.kernelspecs import RemoteKernelspec, find_kernelspec
@@ -344,7 +345,7 @@ async def test_a_stop_that_came_with_the_start_leaves_no_kernel(short_folder: Pa
 async def test_only_the_latest_logs_are_kept(
     short_folder: Path, specs: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(service_module, "KEPT_LOGS", 3)
+    monkeypatch.setattr(logs_module, "KEPT_LOGS", 3)
     write_kernelspec(specs, "dies", ["python", "-c", "print('x')"], **PYTHON)
     async with service_bench(short_folder) as bench:
         for place in range(5):
@@ -356,5 +357,6 @@ async def test_only_the_latest_logs_are_kept(
             "2.log",
             "3.log",
             "4.log",
+            f"{KERNEL_ID}.json",
             f"{KERNEL_ID}.log",
         ]

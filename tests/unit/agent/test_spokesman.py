@@ -79,6 +79,18 @@ def test_answer_goes_to_the_client_and_ends_the_request(
     assert parents == {request.header["msg_id"]}
 
 
+def test_failure_is_an_error_that_a_cell_shows_too(heard: Heard, spokesman: Spokesman):
+    spokesman.fail(SHELL, heard.request("complete_request"), "Lost", "it was lost")
+    kinds = [one["msg_type"] for _, _, one in heard.published]
+    assert kinds == ["complete_reply", "status"]
+    spokesman.fail(SHELL, heard.request("execute_request"), "Lost", "it was lost")
+    remark, reply, idle = [one for _, _, one in heard.published[2:]]
+    assert remark["content"]["text"] == "[sshpyk: it was lost]\n"
+    expected = {"status": "error", "ename": "Lost", "evalue": "it was lost", "traceback": []}
+    assert reply["content"] == expected
+    assert idle["content"] == {"execution_state": "idle"}
+
+
 def test_orders_take_control_and_questions_shell_under_our_session(
     heard: Heard, spokesman: Spokesman
 ):

@@ -14,24 +14,24 @@ from tests.unit.fake_home import LOCAL, config_of, put
 Run = Callable[..., Result]
 Refused = Callable[..., str]
 Add = Callable[..., Path]
-HOST = ("add", "--ssh-host-alias", "gpu1")
+HOST = ("add", "--ssh-host-alias", "gpu1", "--no-check")
 PYTHON = ("--remote-python", "/opt/bin/python")
 
 
 def test_least_words(run: Run, kernels: Path) -> None:
     result = run(*HOST, "--remote-python-prefix", "/opt/env")
     assert result.exit_code == 0
-    path = kernels / "ssh_gpu1_python3" / "kernel.json"
-    assert result.stdout == f"Added kernel 'ssh_gpu1_python3' (python3 on gpu1): {path}\n"
+    path = kernels / "ssh_gpu1_env" / "kernel.json"
+    assert result.stdout == f"Added kernel 'ssh_gpu1_env' (gpu1: env (Python)): {path}\n"
     document = json.loads(path.read_text())
     assert document["argv"][:5] == [
         sys.executable,
         "-m",
         "sshpyk.standin",
         "--kernel",
-        "ssh_gpu1_python3",
+        "ssh_gpu1_env",
     ]
-    assert (document["display_name"], document["language"]) == ("python3 on gpu1", "python")
+    assert (document["display_name"], document["language"]) == ("gpu1: env (Python)", "python")
     assert config_of(path) == {
         "ssh_host_alias": "gpu1",
         "remote_python_prefix": "/opt/env",
@@ -69,8 +69,8 @@ def test_all_words(add: Add, home: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_default_name_of_a_host_with_odd_characters(run: Run, kernels: Path) -> None:
-    assert run("add", "--ssh-host-alias", "Me@[::1]:2222", *PYTHON).exit_code == 0
-    assert [folder.name for folder in kernels.iterdir()] == ["ssh_me____1__2222_python3"]
+    assert run("add", "Me@[::1]:2222", "--no-check", *PYTHON).exit_code == 0
+    assert [folder.name for folder in kernels.iterdir()] == ["ssh_me_1_2222_opt"]
 
 
 def test_connects_to_nobody(add: Add, home: Path) -> None:
@@ -81,11 +81,13 @@ def test_connects_to_nobody(add: Add, home: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (["add", *PYTHON], "--ssh-host-alias"),
-        (["add", "--ssh-host-alias", "", *PYTHON], "--ssh-host-alias"),
+        (["add", *PYTHON], "sshpyk add HOST"),
+        (["add", "--ssh-host-alias", "", *PYTHON], "sshpyk add HOST"),
+        (["add", "gpu2", *HOST[1:], *PYTHON], "two hosts"),
+        (["add", "gpu1", "--all", "--match", "x"], "not both"),
+        (["add", "gpu1", "--all", "--install-ipykernel"], "--yes"),
         (["add", "--ssh-host-alias=-oProxyCommand=x", *PYTHON], "-oProxyCommand=x"),
         (["add", "--ssh-host-alias", "a b", *PYTHON], "'a b'"),
-        ([*HOST], "--remote-python-prefix"),
         ([*HOST, *PYTHON, "--remote-python-prefix", "/opt"], "not both"),
         ([*HOST, "--remote-python", "/opt/a\nb"], r"'/opt/a\nb'"),
         ([*HOST, *PYTHON, "--kernel-name", "a b"], "'a b'"),

@@ -207,6 +207,38 @@ def test_report_has_what_a_bug_needs_and_no_secret(
     assert report["ssh"][0]["settings"]["proxycommand"] == "nc --password *** %h"
 
 
+def test_link_that_a_person_opened_counts_as_a_login(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "[SSH-NEEDS-LOGIN]" in run("doctor", "asks").stdout
+    up = {"host": "asks", "ssh_config": None, "link": "up"}
+    monkeypatch.setattr(machine, "hub_answers", lambda: [None, {**up, "host": "behind"}, up])
+    done = run("doctor", "asks")
+    assert done.exit_code == 0, done.output
+    assert "the link is up through a login of yours" in done.stdout
+    assert "Jump Host:             (i) not asked" in run("doctor", "behind").stdout
+
+
+def test_mistyped_kernel_is_guessed(run: Run, add: Add) -> None:
+    add("ssh_gpu1_python3")
+    done = run("doctor", "unknown_gpu1_python3")
+    assert "did you mean the kernel ssh_gpu1_python3?" in done.stdout
+    assert "did you mean" not in run("doctor", "refused").stdout
+
+
+def test_advice_is_mentioned_in_the_verdict(run: Run) -> None:
+    done = run("doctor", "week")
+    assert done.exit_code == 0
+    assert done.stdout.endswith("week: works; there is advice above\n")
+
+
+def test_silent_host_is_told_from_a_login_that_hangs_by_ssh_itself(run: Run, home: Path) -> None:
+    run("doctor", "gpu1", "--timeout", "10")
+    run("doctor", "hasty", "--timeout", "10")
+    logins = [line for line in (home / "ssh.log").read_text().splitlines() if "-G" not in line]
+    assert ["ConnectTimeout=8" in line for line in logins] == [True, False]
+
+
 def test_json_says_what_is_broken_and_the_exit_code_too(run: Run) -> None:
     done = run("doctor", "refused", "--json")
     assert done.exit_code == 1

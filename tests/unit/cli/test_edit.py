@@ -25,7 +25,7 @@ def test_what_is_not_named_stays(add: Add, run: Run) -> None:
     path.write_text(json.dumps(document))
     result = run(*EDIT, "--display-name", "New", "--launch-timeout", "120")
     assert result.stdout.splitlines()[1:] == [
-        '  display_name: "python3 on gpu1" -> "New"',
+        '  display_name: "gpu1: opt (Python)" -> "New"',
         "  launch_timeout: - -> 120",
     ]
     document["display_name"] = "New"
@@ -36,7 +36,7 @@ def test_what_is_not_named_stays(add: Add, run: Run) -> None:
 def test_same_again_changes_nothing(add: Add, run: Run) -> None:
     path = add("gpu")
     before = path.stat()
-    result = run(*EDIT, "--display-name", "python3 on gpu1")
+    result = run(*EDIT, "--display-name", "gpu1: opt (Python)")
     assert "already so" in result.stdout
     after = path.stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)

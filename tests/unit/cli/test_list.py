@@ -152,6 +152,19 @@ def test_time_is_bounded_for_all_hosts_together(
     assert "not asked: the 0.7 s were over" in said[2]["value"]
 
 
+def test_slow_interpreter_is_not_taken_for_a_host_that_is_away(
+    run: Run, add: Add, home: Path
+) -> None:
+    slow = home / "bin" / "python"
+    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow.chmod(0o755)
+    add("cold", "--remote-python", str(slow))
+    items = items_of(run("list", "-r", "--timeout", "2", "--json"))["cold"]
+    assert items["SSH Connection"]["mark"] == "ok"
+    assert items["Remote Python"]["value"] == f"{slow}: gave no answer in time"
+    assert items["Remote Python"]["code"] == "HOST-NO-ANSWER"
+
+
 def test_server_with_too_many_logins_at_once_is_asked_again(
     run: Run, own_python: Callable[..., Path]
 ) -> None:

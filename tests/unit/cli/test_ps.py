@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from sshpyk.cli import asking
 from sshpyk.cli import ps as ps_module
 from sshpyk.errors import Unreachable
 
@@ -35,6 +36,11 @@ class FakeHub:
         self.said: list[dict[str, Any]] = []
         self.closed = False
         self._answer = answer
+        self.host = (answer or {}).get("host", "")
+        self.socket = self
+
+    def settimeout(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
 
     def say(self, op: str, **params: Any) -> None:
         self.said.append({"op": op, **params})
@@ -49,7 +55,8 @@ class FakeHub:
 def serve(monkeypatch: pytest.MonkeyPatch, *answers: dict[str, Any] | None) -> list[FakeHub]:
     hubs = [FakeHub(answer) for answer in answers]
     monkeypatch.setattr(ps_module, "all_hubs", lambda: hubs)
-    monkeypatch.setattr(ps_module, "reach_hub", lambda target: hubs[0])
+    by_host = {hub.host: hub for hub in hubs}
+    monkeypatch.setattr(asking, "reach_hub", lambda target: by_host.get(target.host, hubs[0]))
     return hubs
 
 
@@ -88,15 +95,53 @@ def test_json_holds_what_the_hubs_say(run: Run, monkeypatch: pytest.MonkeyPatch)
     ]
 
 
-def test_a_named_host_shows_kernels_of_other_machines_too(
+ON_HOST = {
+    **KERNEL,
+    "state": "busy",
+    "owner": "ann@laptop",
+    "idle_s": 7300.0,
+    "memory_bytes": 123_456_789,
+    "lease_s": 600_000.0,
+    "carried": "left",
+    "mine": False,
+}
+
+
+def test_named_hosts_show_all_kernels_there_side_by_side(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = {"kernel_id": "ff" * 8, "name": "ir", "pid": 1, "state": "running", "mine": False}
-    (hub,) = serve(monkeypatch, {**STATUS, "on_host": [KERNEL, other]})
-    lines = run("ps", "gpu1").stdout.splitlines()
-    assert hub.said == [{"op": "survey", "python": "python3"}]
-    assert len(lines) == 3
-    assert lines[2] == "  ffffffff  alive        pid 1        ir  another machine's"
+    mine = {**ON_HOST, "kernel_id": "ff" * 8, "state": "idle", "idle_s": 1, "mine": True}
+    hubs = serve(
+        monkeypatch,
+        {**STATUS, "on_host": [ON_HOST, mine]},
+        {**STATUS, "host": "gpu2", "on_host": []},
+    )
+    lines = run("ps", "gpu1", "gpu2").stdout.splitlines()
+    assert [hub.said for hub in hubs] == [[{"op": "survey", "python": "python3"}]] * 2
+    assert lines == [
+        "gpu1: link up",
+        "  KERNEL    STATE  OWNER       IDLE  MEMORY  LEASE  CARRIED  NAME",
+        "  01234567  busy   ann@laptop  2 h   123 MB  7 d    left     python3 /home/me/plot.ipynb",
+        "  ffffffff  idle   ann@laptop  1 s   123 MB  7 d    here     python3 /home/me/plot.ipynb",
+        "gpu2: link up",
+        "  no kernels",
+    ]
+
+
+def test_hosts_that_fail_are_told_beside_those_that_answer(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = Unreachable("cannot connect", host="gpu2").to_record()
+    failed = {"event": "failed", "error": error, "host": "gpu2"}
+    serve(monkeypatch, {**STATUS, "on_host": [ON_HOST]}, failed)
+    result = run("ps", "gpu1", "gpu2")
+    assert result.exit_code == 1
+    assert "01234567  busy" in result.stdout
+    assert "host gpu2: cannot connect" in result.stderr
+    serve(monkeypatch, {**STATUS, "on_host": [ON_HOST]}, failed)
+    printed = json.loads(run("ps", "gpu1", "gpu2", "--json").stdout)
+    assert printed["hosts"][0]["on_host"][0]["owner"] == "ann@laptop"
+    assert printed["failures"][0]["what"] == "cannot connect"
 
 
 def test_a_host_that_cannot_be_reached_fails_with_the_reason(
@@ -109,7 +154,7 @@ def test_a_host_that_cannot_be_reached_fails_with_the_reason(
     assert "Connection refused" in result.stderr
 
 
-@pytest.mark.parametrize("words", [["-x"], ["--ssh-config", "x"], ["a b"], ["gpu1", "gpu2"]])
+@pytest.mark.parametrize("words", [["-x"], ["--ssh-config", "x"], ["a b"], ["--timeout", "3"]])
 def test_bad_input_is_refused(refused: Callable[..., str], words: list[str]) -> None:
     refused("ps", *words)
 

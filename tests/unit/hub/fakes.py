@@ -110,6 +110,7 @@ class FakeAgent:
         self.welcomes = False
         self.dies_at_once = False
         self.ignores_stop = False  # as one that is killed in that moment
+        self.script_answer: Params | None = None  # None: says nothing
         self.rpc = Rpc(
             self.driver,
             {
@@ -118,6 +119,7 @@ class FakeAgent:
                 "interrupt": self._noted("interrupt"),
                 "signal": self._noted("signal"),
                 "list": self._list,
+                "script": self._script,
             },
         )
 
@@ -136,6 +138,11 @@ class FakeAgent:
             return {}
 
         return note
+
+    async def _script(self, params: Params) -> Params:
+        while self.script_answer is None:
+            await asyncio.sleep(0.01)
+        return self.script_answer
 
     async def _start(self, params: Params) -> Params:
         self.asked.append(("start", params))
@@ -203,7 +210,8 @@ class FakeHost:
         self.took_over = False
         self.on_agent_replaced: Callable[[], None] = lambda: None
         self.driver = joined.hub
-        self.operations: dict[str, Operation] = {}
+        self.on_kernel_taken: Callable[[str, list[int], str], None] = lambda *_: None
+        self.operations: dict[str, Operation] = {"taken": self._kernel_taken}
         self.rpc = Rpc(joined.hub, self.operations)
         self.on_lost_link: Callable[[SshpykError], None] = lambda error: None
         self.may_come_up = asyncio.Event()
@@ -211,6 +219,10 @@ class FakeHost:
         self.failure: SshpykError | None = None
         self.left = ""
         self._next_stream = 1
+
+    async def _kernel_taken(self, params: Params) -> Params:
+        self.on_kernel_taken(params["kernel_id"], params["streams"], params["by"])
+        return {}
 
     def network_changed(self) -> None:
         pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -9,8 +10,10 @@ import sys
 import zlib
 from pathlib import Path
 
+import pytest
+
 import sshpyk
-from sshpyk.hub.bundle import agent_bundle, locate_program
+from sshpyk.hub.bundle import agent_bundle, locate_program, without_prose
 
 PACKAGE = Path(sshpyk.__file__).parent
 
@@ -31,15 +34,16 @@ def modules() -> dict[str, str]:
     return found
 
 
-def test_the_bundle_holds_the_files_as_they_are():
+def test_the_bundle_holds_every_file_of_the_host():
     found = modules()
     for package in ("link", "wire", "agent"):
         for path in (PACKAGE / package).glob("*.py"):
             stem = "" if path.stem == "__init__" else f".{path.stem}"
             name = f"sshpyk.{package}{stem}"
             if name != "sshpyk.agent.locate":
-                assert found.pop(name) == path.read_text(encoding="utf-8")
-    assert found.pop("sshpyk.errors") == (PACKAGE / "errors.py").read_text(encoding="utf-8")
+                assert found.pop(name) == without_prose(path.read_text(encoding="utf-8"))
+    errors = (PACKAGE / "errors.py").read_text(encoding="utf-8")
+    assert found.pop("sshpyk.errors") == without_prose(errors)
     assert list(found) == ["sshpyk"]
 
 
@@ -72,4 +76,49 @@ def test_the_program_imports_nothing_of_the_package():
 
 def test_it_is_small_enough_for_a_slow_line():
     assert len(locate_program("x.sock")) < 12_000
-    assert len(agent_bundle()) < 80_000
+    assert len(agent_bundle()) < 66_000  # with mounts and tunnels
+
+
+PROSE = '''"""Of many
+lines."""
+import os  # why
+
+
+class Kind:
+    """Only this."""
+
+
+async def act(text="# no comment"):
+    """Words."""
+    "not a docstring: it is the second"
+    # a remark
+    return f"{text} # {os.sep}", """kept
+"""
+'''
+
+
+def test_prose_stays_at_home_and_every_line_keeps_its_number():
+    lean = without_prose(PROSE)
+    assert [line for line in lean.splitlines() if line] == [
+        "import os",
+        "class Kind:",
+        "    pass",
+        'async def act(text="# no comment"):',
+        '    "not a docstring: it is the second"',
+        '    return f"{text} # {os.sep}", """kept',
+        '"""',
+    ]
+    lines = PROSE.splitlines()
+    assert lean.splitlines().index("import os") == lines.index("import os  # why")
+    assert len(lean.splitlines()) == len(lines)
+
+
+@pytest.mark.parametrize("file", sorted(PACKAGE.glob("[alw]*/*.py")), ids=str)
+def test_what_travels_does_what_stands_in_the_source(file: Path):
+    source = file.read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+        if isinstance(node, kinds) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    assert ast.dump(ast.parse(without_prose(source))) == ast.dump(tree)

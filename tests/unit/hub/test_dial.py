@@ -177,6 +177,17 @@ async def test_a_python_that_is_too_old_is_named(stage: Stage):
 
 
 @in_loop
+async def test_what_is_printed_in_between_is_quoted(stage: Stage):
+    odd = stage.folder / "odd"
+    odd.write_text('#!/bin/sh\nprintf "%s conda is out of date " "$3"\ncat > /dev/null\n')
+    odd.chmod(0o755)
+    error = await stage.fails(str(odd))
+    assert isinstance(error, RemoteShellFailed)
+    assert error.code == "HOST-ODD-ANSWER"
+    assert "conda" in error.said
+
+
+@in_loop
 async def test_the_words_of_a_program_that_fails_are_told(stage: Stage, monkeypatch):
     stage.program(monkeypatch, b"raise SystemExit('no room for sockets')\n")
     error = await stage.fails()

@@ -21,7 +21,8 @@ from sshpyk.errors import (
     SshpykError,
 )
 from sshpyk.hub import kernels as kernels_module
-from sshpyk.hub.kernels import Kernels, LaunchRequest
+from sshpyk.hub.kernels import Kernels
+from sshpyk.hub.requests import LaunchRequest
 from sshpyk.wire.kernel_messages import SHELL
 from sshpyk.wire.rpc import RPC_STREAM, Rpc
 from tests.unit.hub.fakes import Client, FakeAgent, FakeHost, ipc_info, tcp_info, write_info

@@ -366,3 +366,34 @@ async def test_nonsense_ends_its_conversation_only(line: bytes, short_folder: Pa
         assert await bad.hear() is None
         good.say(op="status")
         assert (await good.hear() or {})["kernels"] == []
+
+
+@in_loop
+async def test_a_script_runs_over_a_link_that_is_up(short_folder: Path):
+    async with bench(short_folder) as made:
+        made.agent.script_answer = {"stdout": "x", "stderr": "", "status": 0}
+        owner = await made.owner()
+        owner.say(op="script", script="echo x", timeout_s=3)
+        assert await owner.hear() == {"event": "done", "stdout": "x", "stderr": "", "status": 0}
+
+
+@in_loop
+async def test_a_script_for_a_link_that_is_not_up_is_refused_at_once(short_folder: Path):
+    async with bench(short_folder) as made:
+        made.host.state = LinkState.NEEDS_LOGIN
+        owner = await made.owner()
+        owner.say(op="script", script="echo x", timeout_s=3)
+        answer = await owner.hear() or {}
+        assert (answer["event"], answer["error"]["what"]) == ("failed", "the link is not up")
+
+
+@in_loop
+async def test_a_script_without_an_answer_is_given_up(
+    short_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("sshpyk.hub.server._SCRIPT_GRACE_S", 0.0)
+    async with bench(short_folder) as made:
+        owner = await made.owner()
+        owner.say(op="script", script="sleep 60", timeout_s=0.1)
+        answer = await owner.hear() or {}
+        assert "no answer within 0.1 s" in answer["error"]["what"]

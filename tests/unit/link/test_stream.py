@@ -261,3 +261,31 @@ def test_with_a_consumer_credit_never_runs_out(sizes: list[int], limit: int):
         assert done == len(sizes)
     finally:
         stream_module.CREDIT_WINDOW_BYTES = original
+
+
+def test_ack_of_what_an_old_connection_brought_after_the_rewind_is_taken():
+    """The peer said where to go on, and then took more from the connection before."""
+    sender, receiver = Sender(1), Receiver(1)
+    for number in range(5):
+        sender.push(b"%d" % number * 10, 0)
+    chunks = []
+    for _ in range(4):
+        fields, chunk = sender.next_chunk(100)
+        chunks.append(fields._replace(chunk=bytes(chunk)))
+    got = [receiver.take(chunk) for chunk in chunks[:1]]
+    position = receiver.position
+    got += [receiver.take(chunk) for chunk in chunks[1:3]]  # over the old connection
+    sender.rewind(position)
+    fields, chunk = sender.next_chunk(5)  # half of message 1 again
+    assert receiver.take(fields._replace(chunk=bytes(chunk))) is None
+    for _ in range(3):
+        receiver.consume()
+    sender.acknowledge(receiver.make_ack())
+    assert sender.acked_seq == 3
+    while sender.ready:
+        fields, chunk = sender.next_chunk(100)
+        got.append(receiver.take(fields._replace(chunk=bytes(chunk))))
+    payloads = [message.payload for message in got if message is not None]
+    assert payloads == [b"%d" % number * 10 for number in range(5)]
+    with pytest.raises(LinkProtocolError):
+        sender.acknowledge(Ack(1, 6, 0))

@@ -21,7 +21,8 @@ from sshpyk.errors import (
     UnknownHost,
     Unreachable,
 )
-from sshpyk.ssh.diagnose import diagnose, said
+from sshpyk.ssh.causes_remote import ENDED, EXIT_STATUS, STOPPED, UNKNOWN
+from sshpyk.ssh.diagnose import CAUSES, diagnose, said
 
 
 @dataclass(frozen=True)
@@ -301,6 +302,19 @@ SAMPLES = [
         "did not answer",
     ),
     Sample(
+        "disconnected",
+        "Received disconnect from 10.0.0.5 port 22:11: Bye Bye\n"
+        "Disconnected from 10.0.0.5 port 22\n",
+        Unreachable,
+        "10.0.0.5 ended the connection: Bye Bye",
+    ),
+    Sample(
+        "channel-refused",
+        "channel 0: open failed: resource shortage: no room\n",
+        HostError,
+        "opened no channel: resource shortage: no room",
+    ),
+    Sample(
         "closed-before-login",
         "kex_exchange_identification: Connection closed by remote host\n"
         "Connection closed by 127.0.0.1 port 22810\n",
@@ -475,6 +489,12 @@ def test_diagnose_names_the_cause(sample: Sample) -> None:
     assert error.advice
     assert "{" not in error.what + error.advice
     assert (error.host, error.phase) == ("bob@gpu:22", "connecting")
+
+
+def test_diagnose_gives_every_code_of_the_table() -> None:
+    given = {diagnose(one.stderr, one.status, host="h", phase="x").code for one in SAMPLES}
+    rows = {row.code for row in (*CAUSES, STOPPED, UNKNOWN, ENDED, EXIT_STATUS)}
+    assert rows - given == set()
 
 
 def test_diagnose_stops_retrying_only_where_a_person_is_needed() -> None:

@@ -1,0 +1,1 @@
+"""What can be a kernel on a host: a script that looks, and what its answer means. Pure: no I/O here."""
