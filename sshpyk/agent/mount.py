@@ -84,7 +84,11 @@ class Mounts:
         self._driver = driver
         self._allowance = Allowance(driver)
         self._mounts: dict[str, _Mount] = {}
-        self.operations: dict[str, Operation] = {"mount": self._mount, "unmount": self._unmount}
+        self.operations: dict[str, Operation] = {
+            "mount": self._mount,
+            "unmount": self._unmount,
+            "unmount_all": self._unmount_all,
+        }
 
     @property
     def busy(self) -> bool:
@@ -166,6 +170,20 @@ class Mounts:
         if mount is not None:
             await self._end(name, mount)
         return {}
+
+    async def _unmount_all(self, params: Params) -> Params:
+        """The hub was killed, and its servers with it: end what would wait for them for ever.
+
+        Answer the streams, whose other ends are gone.
+        """
+        mounts = list(self._mounts.items())
+        streams = [mount.stream.stream for _, mount in mounts if mount.stream is not None]
+        for _, mount in mounts:
+            if mount.stream is not None:
+                mount.stream.abort()  # sshfs ends: nothing that it is asked can be answered
+        for name, mount in mounts:
+            await self._end(name, mount)
+        return {"streams": streams}
 
     async def _end(self, name: str, mount: _Mount) -> None:
         """Unmount, end sshfs and remove the folders that were made; idempotent."""

@@ -252,6 +252,8 @@ class Kernels:
         if not request.kernel_name:  # it was attached to: its first client may be still to come
             kernel.endpoints.hold_for_client()
         self._join(kernel)
+        if request.folders:
+            self._mounts.hold_again(kernel.kernel_id, request.folders)
         self._host.rpc.notify("welcomes", kernel_id=kernel.kernel_id)
         return kernel
 

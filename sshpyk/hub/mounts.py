@@ -75,6 +75,7 @@ class Mounts:
         self._mounted: dict[MountRequest, _Mounted] = {}
         self._turn = asyncio.Lock()  # one after the other: the next may want the same folder
         self._tasks: set[asyncio.Future[None]] = set()
+        self._others_left = host.took_over
 
     @property
     def busy(self) -> bool:
@@ -119,9 +120,32 @@ class Mounts:
         if self._tasks:
             await asyncio.wait(set(self._tasks))
 
+    def hold_again(self, user: str, requests: Sequence[MountRequest]) -> None:
+        """Mount for a kernel of a hub that was killed; a failure is told and ends nothing."""
+        task = asyncio.ensure_future(self._hold_again(user, requests))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _hold_again(self, user: str, requests: Sequence[MountRequest]) -> None:
+        try:
+            await self.hold(user, requests)
+        except SshpykError as error:
+            log.warning("%s", error)
+            self._host.on_notice(f"{error.what}; files there cannot be reached")
+
+    async def _drop_what_is_left(self) -> None:
+        """End the mounts of the hub before us, which was killed and took their servers along."""
+        if self._others_left:
+            driver = self._host.driver
+            answer = await self._host.rpc.call("unmount_all")
+            self._others_left = False
+            for stream in answer["streams"]:
+                driver.abandon(stream)
+
     async def _bring_up(self, mounted: _Mounted) -> None:
         async with self._turn:
             try:
+                await self._drop_what_is_left()
                 await self._mount(mounted)
             except SshpykError as error:
                 error.what = f"mount {mounted.request}: {error.what}"

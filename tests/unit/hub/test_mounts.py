@@ -267,3 +267,21 @@ async def test_a_kernel_starts_in_a_mounted_folder_without_holding_up_the_loop(t
         await until(lambda: process.poll() is not None)
         assert process.poll() == 0
         assert (made.local / "notebooks" / "where").read_text().strip() == cwd
+
+
+@needs_fuse
+@in_loop
+async def test_the_hub_is_killed_and_the_next_one_mounts_again(tmp_path: Path):
+    async with bench(tmp_path) as made:
+        await made.mounts.hold("kernel", [made.request()])
+        (dead,) = made.mounts._mounted.values()
+        assert dead.server is not None
+        dead.server.kill()  # as it ends with its hub
+        made.host.took_over = True
+        made.mounts._mounted.clear()
+        made.mounts = Mounts(made.host)  # type: ignore[arg-type]
+        (made.local / "file").touch()
+        made.mounts.hold_again("kernel", [made.request()])
+        await until(lambda: not made.mounts._tasks)
+        assert await apart(lambda: os.listdir(made.remote)) == ["file"]
+        dead.server.wait()
