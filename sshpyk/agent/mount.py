@@ -172,15 +172,17 @@ class Mounts:
         return {}
 
     async def _unmount_all(self, params: Params) -> Params:
-        """The hub was killed, and its servers with it: end what would wait for them for ever.
+        """One of the two ends was replaced: end what would wait for the other for ever.
 
-        Answer the streams, whose other ends are gone.
+        ``streams`` are those that the hub has given up; answer those that were in use here.
         """
         mounts = list(self._mounts.items())
         streams = [mount.stream.stream for _, mount in mounts if mount.stream is not None]
         for _, mount in mounts:
             if mount.stream is not None:
                 mount.stream.abort()  # sshfs ends: nothing that it is asked can be answered
+        for stream in set(params["streams"]) - set(streams):
+            self._driver.abandon(stream)
         for name, mount in mounts:
             await self._end(name, mount)
         return {"streams": streams}

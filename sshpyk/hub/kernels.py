@@ -317,6 +317,7 @@ class Kernels:
 
     def _agent_replaced(self) -> None:
         """Ask anew for what the dead agent had not brought to its end."""
+        self._mounts.agent_replaced()
         for kernel_id in self._kernels.keys() & self._stopping.keys():
             self._host.rpc.notify("stop", kernel_id=kernel_id, grace_s=self._stopping[kernel_id])
         if not self._stand_ins_may_come:

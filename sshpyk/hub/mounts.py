@@ -14,7 +14,7 @@ import secrets
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,7 +75,8 @@ class Mounts:
         self._mounted: dict[MountRequest, _Mounted] = {}
         self._turn = asyncio.Lock()  # one after the other: the next may want the same folder
         self._tasks: set[asyncio.Future[None]] = set()
-        self._others_left = host.took_over
+        self._to_tidy = host.took_over  # the agent has mounts of a hub that is dead, or had ours
+        self._given_up: list[int] = []
 
     @property
     def busy(self) -> bool:
@@ -108,9 +109,12 @@ class Mounts:
     def _take_down_if_unused(self, mounted: _Mounted) -> None:
         if not mounted.users and self._mounted.get(mounted.request) is mounted:
             del self._mounted[mounted.request]
-            task = asyncio.ensure_future(self._take_down(mounted))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._spawn(self._take_down(mounted))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
         """Take everything down; called when the hub leaves."""
@@ -122,9 +126,7 @@ class Mounts:
 
     def hold_again(self, user: str, requests: Sequence[MountRequest]) -> None:
         """Mount for a kernel of a hub that was killed; a failure is told and ends nothing."""
-        task = asyncio.ensure_future(self._hold_again(user, requests))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._spawn(self._hold_again(user, requests))
 
     async def _hold_again(self, user: str, requests: Sequence[MountRequest]) -> None:
         try:
@@ -133,12 +135,23 @@ class Mounts:
             log.warning("%s", error)
             self._host.on_notice(f"{error.what}; files there cannot be reached")
 
+    def agent_replaced(self) -> None:
+        """The agent was killed, and every sshfs with it: mount again for the kernels that live on."""
+        for mounted in list(self._mounted.values()):
+            mounted.gone = True
+            if mounted.stream is not None:
+                self._given_up.append(mounted.stream.stream)
+            self._spawn(self._end(mounted))
+            self._to_tidy = True
+            for user in mounted.users:
+                self.hold_again(user, [mounted.request])
+
     async def _drop_what_is_left(self) -> None:
         """End the mounts of the hub before us, which was killed and took their servers along."""
-        if self._others_left:
-            driver = self._host.driver
-            answer = await self._host.rpc.call("unmount_all")
-            self._others_left = False
+        if self._to_tidy:
+            driver, given_up = self._host.driver, self._given_up
+            answer = await self._host.rpc.call("unmount_all", streams=given_up)
+            self._to_tidy, self._given_up = False, []
             for stream in answer["streams"]:
                 driver.abandon(stream)
 

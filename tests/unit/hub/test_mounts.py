@@ -285,3 +285,22 @@ async def test_the_hub_is_killed_and_the_next_one_mounts_again(tmp_path: Path):
         await until(lambda: not made.mounts._tasks)
         assert await apart(lambda: os.listdir(made.remote)) == ["file"]
         dead.server.wait()
+
+
+@needs_fuse
+@in_loop
+async def test_the_agent_is_killed_and_the_next_one_mounts_again(tmp_path: Path):
+    async with bench(tmp_path) as made:
+        await made.mounts.hold("kernel", [made.request()])
+        (dead,) = made.agent_mounts._mounts.values()
+        assert dead.process is not None
+        dead.process.kill()
+        dead.process.wait()
+        made.agent_mounts._mounts.clear()  # nobody is left to unmount it
+        made.agent_mounts = agent_mount.Mounts(made.joined.agent)
+        made.rpc = Rpc(made.joined.agent, made.agent_mounts.operations)
+        (made.local / "file").touch()
+        made.mounts.agent_replaced()
+        await until(lambda: not made.mounts._tasks)
+        assert await apart(lambda: os.listdir(made.remote)) == ["file"]
+        agent_mount._clean(dead)
