@@ -75,6 +75,7 @@ def mounted(side: Side, folder: Path, mount_point: Path) -> Iterator[None]:
             if sshfs.poll() is not None or time.monotonic() > deadline_s:
                 raise RuntimeError(f"{side.title}: sshfs did not mount")
             time.sleep(0.02)
+        os.statvfs(mount_point)  # never cached: the server has begun to answer
         yield
         side.processor_s += processor_s(server.pid)
         side.peak_kib = max(side.peak_kib, peak_kib(server.pid))
