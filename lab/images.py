@@ -24,6 +24,7 @@ _INPUTS = (
     "pam_sshd_otp",
     "google_authenticator",
     "images.py",
+    "other_pythons.sh",
 )
 _WHEELS = BUILD / "wheels"
 # Runs inside the image: what environment markers may ask, and what decides which wheels fit.

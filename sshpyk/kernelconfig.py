@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -29,6 +30,10 @@ _LONGEST_TIMEOUT_S = 7 * 24 * 3600.0
 # As jupyter_client.kernelspec has it, whose import costs 0.2 s.
 _KERNEL_NAME = re.compile(r"[a-z0-9._\-]+", re.ASCII | re.IGNORECASE)
 _KERNEL_NAME_RULE = "only the letters a-z, digits, '.', '_' and '-' (Jupyter's rule)"
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# Of `--pass-env`: a name, or a pattern of the shell's that begins with a part of one.
+_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_*?\[\]!-]*")
+NOTEBOOK_DIR = "{notebook_dir}"  # in remote_cwd: where the notebook's folder is on the host
 _MOUNT_OPTION = re.compile(r"[A-Za-z0-9_]+(=[^,]*)?")
 
 # What earlier versions called it.
@@ -43,6 +48,7 @@ _OBSOLETE = (
     *("raise_on_ssh_config_error", "remote_pythonhome", "ssh_verbose"),
 )
 _MAX_SHOWN = 500
+_MAX_LINES_CHARACTERS = 32 * 1024
 
 
 def refused(key: str, value: object, rule: str) -> InvalidInput:
@@ -108,6 +114,57 @@ def _seconds(key: str, value: object) -> float:
     if not number or not 0 < value <= _LONGEST_TIMEOUT_S:  # type: ignore[operator]
         raise refused(key, value, "must be a number of seconds above 0, at most a week")
     return float(value)  # type: ignore[arg-type]
+
+
+def _folder(key: str, value: object) -> str:
+    text = _host_path(key, value)
+    if set(re.findall(r"\{[^}]*\}", text)) - {NOTEBOOK_DIR} or text.find(NOTEBOOK_DIR) > 0:
+        raise refused(key, value, f"knows no other braces than {NOTEBOOK_DIR}, at the beginning")
+    return text
+
+
+def _lines(key: str, value: object) -> str:
+    """Accept shell lines; they may be several."""
+    if not isinstance(value, str):
+        raise refused(key, value, "must be text")
+    if len(value) > _MAX_LINES_CHARACTERS:
+        raise refused(key, value, f"must have at most {_MAX_LINES_CHARACTERS} characters")
+    for line in value.split("\n"):
+        if line.strip():
+            check_text(key, line.replace("\t", " "))
+    return value.strip()
+
+
+def _words(key: str, value: object) -> str:
+    text = check_text(key, value)
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise refused(key, value, f"cannot be split into words: {error}".lower()) from error
+    if not words or not words[0]:
+        raise refused(key, value, "must begin with a program")
+    return text
+
+
+def _environment(key: str, value: object) -> Mapping[str, str]:
+    """Accept variables. A value may be secret, so no error shows one."""
+    if not isinstance(value, dict):
+        raise refused(key, type(value).__name__, "must be an object of names and texts")
+    for name, text in value.items():
+        if not _VARIABLE.fullmatch(name):
+            raise refused(key, name, "is no name of a variable: letters, digits and _")
+        if not isinstance(text, str) or "\0" in text:
+            raise refused(f"{key}.{name}", type(text).__name__, "must be text without NUL")
+    return dict(value)
+
+
+def _patterns(key: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise refused(key, value, "must be a list of names or patterns such as AWS_*")
+    for item in value:
+        if not isinstance(item, str) or not _PATTERN.fullmatch(item):
+            raise refused(key, item, "must be a variable's name, or a pattern such as AWS_*")
+    return tuple(value)
 
 
 def _flag(key: str, value: object) -> bool:
@@ -177,6 +234,10 @@ class RemoteKernel:
     ssh_config: str | None = None
     remote_cwd: str | None = None
     remote_kernel_pythonhome: str | None = None
+    activate: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict, hash=False)
+    pass_env: tuple[str, ...] = ()
+    remote_command: str | None = None
     persistent: bool = False
     sshd: str | None = None
     remote_sshfs: str | None = None
@@ -201,10 +262,24 @@ class RemoteKernel:
         return f"{(self.remote_python_prefix or '').rstrip('/')}/bin/python"
 
     @property
+    def found_at_launch(self) -> bool:
+        """Whether the interpreter is the one that ``activate`` leads to, known only behind it.
+
+        The agent decides by the same rule (``agent/service.py``).
+        """
+        bare = "/" not in self.python and self.remote_kernel_name in ("python3", "python")
+        return bool(self.activate) and bare
+
+    @property
     def kernel_env(self) -> dict[str, str]:
         """The variables that this config (not the kernelspec's ``env``) sets for the kernel."""
         home = self.remote_kernel_pythonhome
-        return {} if home is None else {"PYTHONHOME": home}
+        return {**({} if home is None else {"PYTHONHOME": home}), **self.env}
+
+    @property
+    def wrapper(self) -> list[str]:
+        """The words that ``remote_command`` puts in front of the kernel's command."""
+        return shlex.split(self.remote_command or "")
 
     def target(self) -> SshTarget:
         """Return the host and the ssh that reaches it.
@@ -248,9 +323,11 @@ class RemoteKernel:
             value = getattr(self, item.name)
             if item.name == "mount_local_on_remote":
                 value = [str(mount) for mount in value]
+            elif item.name in ("env", "pass_env"):
+                value = list(value) if item.name == "pass_env" else dict(value)
             elif isinstance(value, float) and value.is_integer():
                 value = int(value)
-            if item.name != "extra" and value != item.default and value != []:
+            if item.name != "extra" and value != item.default and value not in ([], {}):
                 config[item.name] = value
         return {**config, **self.extra}
 
@@ -264,8 +341,12 @@ _RULES: dict[str, Callable[[str, object], Any]] = {
     "shutdown_timeout": _seconds,
     "ssh": _local_path,
     "ssh_config": _local_path,
-    "remote_cwd": _host_path,
+    "remote_cwd": _folder,
     "remote_kernel_pythonhome": check_text,
+    "activate": _lines,
+    "env": _environment,
+    "pass_env": _patterns,
+    "remote_command": _words,
     "persistent": _flag,
     "sshd": _local_path,
     "remote_sshfs": _host_path,

@@ -261,17 +261,19 @@ def ssh_kernels() -> list[tuple[LocalKernelspec, RemoteKernel]]:
     return [(spec, spec.remote) for spec in specs if spec.remote is not None]
 
 
-def _write_beside(target: Path, text: str) -> None:
+def _write_beside(target: Path, text: str, *, private: bool) -> None:
     """Replace ``target`` by a file with ``text``, or leave it exactly as it was."""
     mode = target.stat().st_mode & 0o777 if target.exists() else None
+    if private:  # variables may be secrets
+        mode = 0o600
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("x", encoding="utf-8") as stream:
+            if mode is not None:
+                temporary.chmod(mode)
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
-        if mode is not None:
-            temporary.chmod(mode)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
@@ -283,12 +285,12 @@ def write_kernelspec(name: str, folder: Path, document: Mapping[str, Any]) -> Pa
     A kernel.json that is a symbolic link stays one: the file behind it is replaced. Raises
     InvalidInput for a document that breaks a rule, SshpykError when it cannot be written.
     """
-    parse_document(name, folder, document)
+    remote = parse_document(name, folder, document).remote
     text = json.dumps(document, indent=2) + "\n"
     fresh = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_beside((folder / "kernel.json").resolve(), text)
+        _write_beside((folder / "kernel.json").resolve(), text, private=bool(remote and remote.env))
     except OSError as error:
         if fresh:
             with suppress(OSError):

@@ -25,7 +25,7 @@ from traitlets.config import Application
 from sshpyk.errors import HubError, SshpykError, error_from_record
 from sshpyk.iopub_limits import iopub_limits
 from sshpyk.kernelconfig import RemoteKernel
-from sshpyk.launch import launch_record
+from sshpyk.launch import Caller, launch_record
 
 # What a launch may take beyond its own timeout before we stop believing the stand-in.
 _GRACE_S = 30.0
@@ -54,6 +54,7 @@ class Notices:
         self._received = received
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(connected, self._read)
+        self._take(b"")
 
     def _read(self) -> None:
         try:
@@ -65,6 +66,9 @@ class Notices:
         if not data:
             self.close()
             return
+        self._take(data)
+
+    def _take(self, data: bytes) -> None:
         *lines, self._received = (self._received + data).split(b"\n")
         for line in lines:
             self._log.warning("sshpyk: %s", json.loads(line).get("notice", ""))
@@ -95,20 +99,20 @@ class SSHKernelProvisioner(LocalProvisioner):
         timeout; nothing stays behind then.
         """
         environment = kwargs.get("env") or os.environ
-        record = launch_record(
-            self._remote,
-            os.path.realpath(self._manager.connection_file),
-            self._environment_to_send(environment),
-            iopub_limits(self._manager),
-            local_cwd=str(kwargs.get("cwd") or ""),
+        caller = Caller(
+            env=self._environment_to_send(environment),
+            surroundings=environment,
+            folder=kwargs.get("cwd") or os.getcwd(),
         )
+        file = os.path.realpath(self._manager.connection_file)
+        record = launch_record(self._remote, file, caller, iopub_limits(self._manager))
         self._drop_notices()
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         try:
             fd = theirs.fileno()
             command = [sys.executable, "-m", "sshpyk.standin", "--provisioner-fd", str(fd)]
-            # The folder of a notebook is a local one; the stand-in has no use for it.
+            # The folder of a notebook is a local one, and need not be there for the stand-in.
             kwargs.update(pass_fds=[fd], cwd=None)
             info = await super().launch_kernel([*command, *self._label()], **kwargs)
             theirs.close()

@@ -21,7 +21,7 @@ from sshpyk.agent.channels import KernelChannels, Streams
 from sshpyk.agent.process import KernelProcess
 from sshpyk.agent.record import SHELF, KernelRecord
 from sshpyk.agent.unanswered import UnansweredRequests
-from sshpyk.errors import KernelDied
+from sshpyk.errors import KernelDied, SshpykError
 from sshpyk.wire.driver import LinkDriver
 
 _CONNECT_POLL_S = (0.005, 0.02)
@@ -76,6 +76,8 @@ class Kernel:
         if await self._either(self._channels.wait_listening(), self._ended.wait()):
             raise self._death()
         self.state = KernelState.RUNNING
+        if self.process.activation is not None:
+            self.process.activation.forget()
         if any("ipykernel" in word for word in self.process.spec.argv):
             self._spokesman.log_crashes()
         self.note(ready=True, welcomes=self.welcomes)
@@ -161,11 +163,14 @@ class Kernel:
             wait.cancel()
         return self.state is KernelState.ENDED
 
-    def _death(self) -> KernelDied:
-        said = self.process.log_tail()
+    def _death(self) -> SshpykError:
+        status, said = describe_status(self.status), self.process.log_tail()
+        activation = self.process.activation
+        if activation is not None and not activation.over:
+            return activation.failure(status, said)
         code, advice = _cause(said, self.process.spec.argv)
         return KernelDied(
-            f"the kernel ended with {describe_status(self.status)} before it was ready",
+            f"the kernel ended with {status} before it was ready",
             phase="starting the kernel",
             said=said or "(the kernel printed nothing)",
             advice=advice,

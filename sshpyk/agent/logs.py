@@ -37,7 +37,8 @@ class KernelLogs:
         return os.path.join(self._folder, f"{kernel_id}.log")
 
     def _note_path(self, kernel_id: str) -> str:
-        return os.path.join(self._folder, f"{kernel_id}.json")
+        # A machine may be a host and a laptop, and a laptop's notes of kernels lie here, too.
+        return os.path.join(self._folder, f"{kernel_id}.log.json")
 
     def begin(self, kernel_id: str, **note: Any) -> str:
         """Make room for a new kernel's log, note whose it is, and return its path."""

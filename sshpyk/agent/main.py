@@ -14,6 +14,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import tempfile
 
 from sshpyk.agent.book import LEASE_S, Book, sweep
@@ -33,7 +34,7 @@ from sshpyk.wire.journal import Head, Journal, read_journal
 from sshpyk.wire.private import AGENT_FOLDER, private_folder
 
 IDLE_S = 60.0  # with no kernel and no connection
-TUNNEL_LEASE_S = 24 * 3600.0  # so long an agent waits for its hub that has tunnels and no kernel
+TUNNEL_LEASE_S = 8 * 3600.0  # so long an agent waits for its hub that has tunnels and no kernel
 HELLO_S = 60.0  # within which a session must have said which link it brings
 LOG_BYTES = 1024 * 1024  # then the log begins anew, and one older is kept
 _UPKEEP_S = 5.0
@@ -345,6 +346,7 @@ def run() -> None:
     folder = private_folder(AGENT_FOLDER)
     state = state_folder()
     _log_to(os.path.join(state, "agent.log"))
+    log.info("process %d on Python %s", os.getpid(), sys.version.split()[0])
     listener = Listener(folder)
     try:
         asyncio.run(_live(listener, Places(folder, os.path.join(state, "kernels"))))

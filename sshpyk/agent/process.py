@@ -12,7 +12,9 @@ import socket
 import subprocess
 from typing import Any, Callable, Mapping
 
+from sshpyk.agent.environment import PLAIN, Activation, KernelCommand, Setting, wrapped
 from sshpyk.agent.kernelspecs import RemoteKernelspec, command
+from sshpyk.agent.mount import mounted_by_us
 from sshpyk.agent.record import KernelRecord, started_at
 from sshpyk.wire.kernel_messages import UNKNOWN_STATUS
 
@@ -97,6 +99,7 @@ class KernelProcess:
         self.log_path = log_path
         self.killed_by_us = False  # SIGKILL was asked for
         self.folder = folder
+        self.activation: Activation | None = None
         self._process: subprocess.Popen[bytes] | AdoptedProcess | None = None
 
     @classmethod
@@ -111,15 +114,22 @@ class KernelProcess:
         if isinstance(self._process, AdoptedProcess) and self._process.poll() is None:
             self._process.watch(on_end)
 
-    def start(self, python: str, env: Mapping[str, str], cwd: str, *, apart: bool = False) -> None:
-        """Start the process in a session of its own. Raises OSError when there is no such program.
-
-        ``apart``: ``cwd`` or the program is in a folder whose files come through this agent. Python
-        waits, and lets no thread run, until the child has entered it: so a shell enters it instead.
-        """
+    def start(
+        self, python: str, env: Mapping[str, str], cwd: str, setting: Setting = PLAIN
+    ) -> None:
+        """Start the process in a session of its own. Raises OSError when there is no such program."""
         connection_file = os.path.join(self.folder, "connection.json")
         _write_private(connection_file, json.dumps(self.info))
-        argv = command(self.spec, python, connection_file)
+        argv = wrapped(setting.wrapper, command(self.spec, python, connection_file))
+        if setting.activate:
+            self.activation = Activation(setting.activate, self.folder, setting.patience_s)
+            # What the host's kernelspec takes from variables was taken before the lines ran.
+            fixed = {key: value for key, value in self.spec.env.items() if "$" not in value}
+            folder = os.path.dirname(os.path.abspath(python)) if os.sep in python else ""
+            argv = self.activation.prepare(KernelCommand(argv, cwd, folder, {**fixed, **env}))
+        # A folder whose files come through this agent: Python waits, and lets no thread run, until the
+        # child has entered it. So a shell enters it instead.
+        apart = mounted_by_us(cwd) or mounted_by_us(python)
         if apart:
             argv = ["/bin/sh", "-c", 'cd -- "$0" && exec "$@"', cwd, *argv]
         with open(
@@ -143,8 +153,9 @@ class KernelProcess:
         The interpreter's own folder leads PATH, so that ``!pip`` in a notebook is the kernel's pip.
         """
         merged = {key: value for key, value in os.environ.items() if key not in _NOT_INHERITED}
-        folder = os.path.dirname(os.path.abspath(python))
-        merged["PATH"] = folder + os.pathsep + merged.get("PATH", os.defpath)
+        if os.sep in python:  # else it is for the activation to bring
+            folder = os.path.dirname(os.path.abspath(python))
+            merged["PATH"] = folder + os.pathsep + merged.get("PATH", os.defpath)
         for key, value in self.spec.env.items():
             merged[key] = os.path.expandvars(value)
         merged.update(env)
@@ -164,6 +175,12 @@ class KernelProcess:
         if self.poll() is None:
             self.killed_by_us = self.killed_by_us or number == signal.SIGKILL
             self._signal_group(number)
+
+    def give_up_activation(self) -> None:
+        """Kill what is to become the kernel, if it has not yet: its time is over."""
+        if self.activation is not None and not self.activation.over and self.poll() is None:
+            self.activation.given_up = True
+            self._signal_group(signal.SIGKILL)
 
     def end_children(self) -> None:
         """Kill what the kernel left running in its process group. Call right after its death."""

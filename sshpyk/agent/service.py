@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 
 from sshpyk.agent.book import Book
 from sshpyk.agent.custody import Custody, label
+from sshpyk.agent.environment import Setting
 from sshpyk.agent.forward import Forwards
 from sshpyk.agent.kernel import Kernel, KernelState
 from sshpyk.agent.kernelspecs import RemoteKernelspec, find_kernelspec
 from sshpyk.agent.logs import KernelLogs
 from sshpyk.agent.logs import operations as logs_operations
-from sshpyk.agent.mount import Mounts, mounted_by_us
+from sshpyk.agent.mount import Mounts
 from sshpyk.agent.process import KernelProcess, connection_info
 from sshpyk.agent.record import KernelRecord, kernel_folder
 from sshpyk.agent.script import run_script
@@ -84,39 +85,38 @@ class Service:
             self._starting.discard(params["kernel_id"])
 
     async def _launch(self, params: Params) -> Params:
-        python = _interpreter(params["python"])
         name, kernel_id = params["kernel_name"], params["kernel_id"]
+        setting = Setting.from_params(params)
         loop = asyncio.get_running_loop()
-        spec = await loop.run_in_executor(None, find_kernelspec, name, python)
+        # Apart: a look at a folder that is mounted from the client is answered through this very loop.
+        cwd, notice = await loop.run_in_executor(None, _working_directory, params)
+        python, spec = await loop.run_in_executor(None, _find, params, setting)
         if kernel_id not in self._starting:
             raise KernelDied("stopped before it was started", phase="starting the kernel")
         kernel = self._make(spec, params)
         self._book.add(kernel)
         try:
-            cwd = await self._working_directory(params["cwd"])
-            apart = mounted_by_us(cwd) or mounted_by_us(python)
-            kernel.process.start(python, params["env"], cwd, apart=apart)
+            kernel.process.start(python, params["env"], cwd, setting)
         except BaseException as error:  # whatever it was, nothing stays that is no process
             del self._book.kernels[kernel_id]
             self._book.unheard.discard(kernel)
             kernel.process.remove_files()
-            raise _start_failure(error, spec) from error
+            raise _start_failure(error, spec, setting) from error
         kernel.note_process()
         log.info("kernel %s is process %d: %s", kernel_id, kernel.process.pid, name)
-        await kernel.wait_ready()
+        overdue = loop.call_later(setting.patience_s, kernel.process.give_up_activation)
+        try:
+            await kernel.wait_ready()
+        finally:
+            overdue.cancel()
         self._tell_welcome(kernel)
         return {
             "pid": kernel.process.pid,
             "interrupt_mode": spec.interrupt_mode,
             "transport": kernel.process.info["transport"],
             "welcomes": kernel.welcomes,
+            "notice": notice,
         }
-
-    async def _working_directory(self, path: str) -> str:
-        if not mounted_by_us(os.path.expanduser(path or "~")):
-            return _working_directory(path)
-        # A look at it is answered through this very loop.
-        return await asyncio.get_running_loop().run_in_executor(None, _working_directory, path)
 
     def _make(self, spec: RemoteKernelspec, params: Params) -> Kernel:
         kernel_id = params["kernel_id"]
@@ -222,9 +222,33 @@ def _check_start(params: Params) -> None:
         and all(isinstance(number, int) and 0 < number < 1 << 32 for number in streams)
         and isinstance(env, dict)
         and all(isinstance(value, str) and "\0" not in value for value in env.values())
+        and _is_setting(params)
     )
     if not well_formed:
         raise KernelError("a malformed request for a kernel", phase="starting the kernel")
+
+
+def _is_setting(params: Params) -> bool:
+    try:
+        Setting.from_params(params)
+    except ValueError:
+        return False
+    folders = params.get("folders", [])
+    return isinstance(folders, list) and all(isinstance(folder, str) for folder in folders)
+
+
+def _find(params: Params, setting: Setting) -> tuple[str, RemoteKernelspec]:
+    """Return the kernel's interpreter and its kernelspec.
+
+    A bare name is looked up on PATH, after the activation where there is one: then nothing can be
+    asked of that interpreter before, and Python's own kernel is ipykernel.
+    """
+    python, name = params["python"], params["kernel_name"]
+    if setting.activate and os.sep not in python and name in ("python3", "python"):
+        argv = [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        return python, RemoteKernelspec(argv, resource_dir="", language="python")
+    path = _interpreter(python)
+    return path, find_kernelspec(name, path)
 
 
 def _interpreter(path: str) -> str:
@@ -252,11 +276,20 @@ def _on_path(name: str) -> str:
     )
 
 
-def _working_directory(path: str) -> str:
-    """Return the kernel's working directory. Raises KernelError when it is not one."""
-    folder = os.path.expanduser(path or "~")
+def _working_directory(params: Params) -> tuple[str, str]:
+    """Return the kernel's working directory, and what a person should know of it.
+
+    ``folders`` are where the notebook's may be here, the first that there is wins; else it is the home
+    folder. ``cwd`` is meant as it stands. Raises KernelError when it is no folder.
+    """
+    folders = [os.path.expanduser(folder) for folder in params.get("folders", [])]
+    for folder in folders:
+        if os.path.isdir(folder):
+            return folder, ""
+    folder = os.path.expanduser(params["cwd"] or "~")
     if os.path.isdir(folder):
-        return folder
+        missing = f"no folder {' or '.join(folders)} on the host: the kernel works in {folder}"
+        return folder, missing if folders else ""
     raise KernelError(
         f"no folder {folder} for the kernel to work in",
         phase="starting the kernel",
@@ -265,12 +298,15 @@ def _working_directory(path: str) -> str:
     )
 
 
-def _start_failure(error: BaseException, spec: RemoteKernelspec) -> Any:
+def _start_failure(error: BaseException, spec: RemoteKernelspec, setting: Setting) -> Any:
     if not isinstance(error, OSError):
         return error
+    argv = [*setting.wrapper, *spec.argv]
+    remedy = "sshpyk edit --kernel-name … --remote-command 'WORDS'" if setting.wrapper else ""
     return KernelError(
-        f"cannot run {spec.argv[0]}: {getattr(error, 'strerror', error)}",
+        f"cannot run {argv[0]}: {getattr(error, 'strerror', error)}",
         phase="starting the kernel",
-        said=f"kernelspec: {spec.resource_dir}\nargv: {spec.argv}",
+        said=f"kernelspec: {spec.resource_dir}\nargv: {argv}",
+        advice=remedy,
         code="HOST-DISK-FULL" if error.errno in _DISK_FULL else "KERNEL-NO-PROGRAM",
     )

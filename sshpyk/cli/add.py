@@ -63,6 +63,8 @@ def add(host: str | None, **given: Any) -> Added:
       sshpyk add gpu1 --remote-python-prefix '~/venv' --install-ipykernel --yes
       sshpyk add --ssh-host-alias gpu1 --remote-python /usr/bin/python3 \\
           --remote-kernel-name ir --language R --display-name "R on gpu1"
+      sshpyk add hpc --remote-python python3 --pass-env 'WANDB_*' \\
+          --env OMP_NUM_THREADS=8 --activate 'module load cuda; conda activate ml'
     """
     return _Add(Choices.from_options(host, given)).run()
 
@@ -100,7 +102,9 @@ class _Add:
         """Return the kernel of the interpreter that the user named."""
         flags, config = self._choices.flags, self._choices.wanted.config
         kernel_name = config.get("remote_kernel_name") or PYTHON_KERNEL
-        if flags.no_check and not flags.install_ipykernel:
+        # Lines may bring the interpreter that a bare name means: only a launch can tell.
+        brought = bool(config.get("activate")) and "/" not in python
+        if brought or (flags.no_check and not flags.install_ipykernel):
             return unseen_offer(python, config.get("remote_python_prefix") or "", kernel_name)
         offer = offer_for(self._host.look(python), kernel_name)
         if offer.state is State.UNUSABLE:

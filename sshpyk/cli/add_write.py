@@ -11,10 +11,10 @@ import click
 from sshpyk.cli.add_choices import Choices
 from sshpyk.cli.add_host import Host, progress
 from sshpyk.cli.add_plan import Planned
-from sshpyk.cli.proof import Proof, prove
 from sshpyk.cli.results import Added, AddedKernel, FailedKernel
 from sshpyk.discovery import install
 from sshpyk.discovery.offers import Offer, State
+from sshpyk.doctor.proof import Proof, prove
 from sshpyk.errors import KernelError, SshpykError
 
 _OWN_ENVIRONMENT = "python3 -m venv ~/venv   then add again"

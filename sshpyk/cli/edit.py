@@ -29,13 +29,15 @@ _ALTERNATIVES = {
 def edit(**given: Any) -> Edited:
     """Change an SSH kernel; what is not named stays.
 
-    An empty value removes a setting; --mount-local-on-remote replaces all mounts.
+    An empty value removes a setting. --mount-local-on-remote replaces all mounts and --pass-env all
+    names; --env adds to the variables there are, and --env '' first removes those.
 
     \b
     Examples:
       sshpyk edit --kernel-name gpu --remote-python-prefix /opt/conda/envs/new
       sshpyk edit --kernel-name gpu --display-name "ML on gpu1" --launch-timeout 120
       sshpyk edit --kernel-name gpu --remote-cwd ""
+      sshpyk edit --kernel-name gpu --activate 'module load cuda; conda activate x'
     """
     wanted = Wanted.from_options(given)
     name = wanted.kernel_name or ""
@@ -67,11 +69,14 @@ def apply_changes(document: dict[str, Any], wanted: Wanted) -> dict[str, Any]:
     if not isinstance(config, dict):
         config = section["config"] = {}
     for key, value in wanted.config.items():
+        before = config.get(key)
         older = [old for old, present in RENAMED.items() if present == key]
         for other in (key, _ALTERNATIVES.get(key, key), *older):
             if value or other == key or other in older:
                 config.pop(other, None)
-        if value not in ("", []):
+        if key == "env" and not wanted.fresh_env and isinstance(before, dict):
+            value = {**before, **value}
+        if value not in ("", [], {}):
             config[key] = value
     return edited
 
@@ -81,7 +86,13 @@ def _differences(
 ) -> tuple[tuple[str, object, object], ...]:
     old, new = _settings(before), _settings(after)
     keys = sorted(set(old) | set(new))
-    return tuple((key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key))
+    changed = (key for key in keys if old.get(key) != new.get(key))
+    return tuple((key, _shown(key, old.get(key)), _shown(key, new.get(key))) for key in changed)
+
+
+def _shown(key: str, value: object) -> object:
+    """Hide the variables' values: they may be secrets."""
+    return dict.fromkeys(value, "***") if key == "env" and isinstance(value, dict) else value
 
 
 def _settings(document: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,13 @@ _CONFIG_FLAGS: tuple[tuple[str, type, str], ...] = (
     ("--shutdown-timeout", float, "Seconds until a shutdown becomes a kill (10)."),
     ("--ssh", str, "The ssh to run, instead of the one on PATH."),
     ("--ssh-config", str, "A file for `ssh -F`, instead of ssh's own."),
-    ("--remote-cwd", str, "The kernel's working directory, instead of the home folder."),
+    (
+        "--remote-cwd",
+        str,
+        "The kernel's working directory, instead of the home folder; {notebook_dir} is the notebook's.",
+    ),
+    ("--activate", str, "Shell lines before the kernel: 'module load cuda; conda activate x'."),
+    ("--remote-command", str, "Words in front of the kernel's command: 'apptainer exec x.sif'."),
     ("--remote-kernel-pythonhome", str, "PYTHONHOME for the kernel."),
     ("--sshd", str, "The local sshd for mounts, instead of the one on PATH."),
     ("--remote-sshfs", str, "The host's sshfs, instead of the one on PATH."),
@@ -43,12 +49,16 @@ def _anchored(path: str, *, is_program: bool) -> str:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the user named: None, or no key in ``config``, for what was not."""
+    """What the user named: None, or no key in ``config``, for what was not.
+
+    ``fresh_env``: the variables named are to be all that there are.
+    """
 
     kernel_name: str | None = None
     display_name: str | None = None
     language: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
+    fresh_env: bool = False
 
     @classmethod
     def from_options(cls, given: Mapping[str, Any]) -> Wanted:
@@ -58,6 +68,11 @@ class Wanted:
         mounts = list(config.pop("mount_local_on_remote", ()))
         if mounts:
             config["mount_local_on_remote"] = [mount for mount in mounts if mount]
+        pairs, patterns = config.pop("env", ()), config.pop("pass_env", ())
+        if pairs:
+            config["env"] = dict(_pair(pair) for pair in pairs if pair)
+        if patterns:
+            config["pass_env"] = [pattern for pattern in patterns if pattern]
         for key in ("ssh", "ssh_config", "sshd"):
             if config.get(key):
                 config[key] = _anchored(config[key], is_program=key != "ssh_config")
@@ -66,7 +81,17 @@ class Wanted:
                 config[key] = int(config[key])
         if config.get("remote_python") and config.get("remote_python_prefix"):
             raise InvalidInput("give either --remote-python or --remote-python-prefix, not both")
-        return cls(**{key: given.get(key) for key in names}, config=config)
+        return cls(**{key: given.get(key) for key in names}, config=config, fresh_env="" in pairs)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not sign or not name:
+        raise InvalidInput(
+            f"--env {name!r}: must be NAME=VALUE",
+            advice="--pass-env NAME takes the value from where the kernel is launched",
+        )
+    return name, value
 
 
 def kernel_flags(function: _Function) -> _Function:
@@ -77,7 +102,20 @@ def kernel_flags(function: _Function) -> _Function:
         metavar="LOCAL:REMOTE[:OPTIONS]",
         help="A local folder for the kernel to see (repeatable).",
     )
+    variables = click.option(
+        "--env",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="A variable for the kernel, as it stands (repeatable).",
+    )
+    passed = click.option(
+        "--pass-env",
+        multiple=True,
+        metavar="NAME",
+        help="A variable to take from where the kernel is launched; AWS_* means all such (repeatable).",
+    )
     function = mounts(function)
+    function = variables(passed(function))
     function = click.option(
         "--persistent/--no-persistent",
         default=None,

@@ -24,7 +24,6 @@ from sshpyk.cli.results import (
     Mark,
 )
 from sshpyk.cli.text import safe as _safe
-from sshpyk.doctor.catalogue import why
 from sshpyk.doctor.finding import plain
 
 _FINDING_WIDTH = 22
@@ -101,6 +100,7 @@ def _listing(result: Listing) -> None:
 
 
 def _verdict(result: Diagnosis) -> Iterator[str]:
+    from sshpyk.doctor.catalogue import why  # with all that ssh can say: only here
 
     cause = result.cause
     if cause is None:

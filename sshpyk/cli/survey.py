@@ -49,6 +49,7 @@ def ssh_report(
         *([system_item(answer)] if isinstance(answer, HostAnswer) else []),
         *kernel_items(spec.name, remote, answer),
         *cwd_items(spec.name, remote, answer),
+        *_environment_items(remote),
         Item("Launch Timeout", f"{remote.launch_timeout:g}"),
         Item("Shutdown Timeout", f"{remote.shutdown_timeout:g}"),
         *mount_items(remote, answer if isinstance(answer, HostAnswer) else None),
@@ -84,3 +85,14 @@ def _ssh_items(remote: RemoteKernel, findings: HostFindings | None) -> Iterator[
         code = "" if there else "SSH-CONFIG-MISSING"
         yield Item("SSH Config", remote.ssh_config, Mark.OK if there else Mark.BROKEN, code=code)
     yield from chain_items(remote.ssh_host_alias, findings.chain if findings else None)
+
+
+def _environment_items(remote: RemoteKernel) -> Iterator[Item]:
+    """Yield what is around the kernel; not the variables' values, which may be secrets."""
+    shown = {
+        "Activate": remote.activate or "",
+        "Env": " ".join(remote.env),
+        "Pass Env": " ".join(remote.pass_env),
+        "Command Prefix": remote.remote_command or "",
+    }
+    yield from (Item(label, value, Mark.INFO) for label, value in shown.items() if value)

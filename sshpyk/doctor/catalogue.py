@@ -246,6 +246,13 @@ _KERNEL = {
         "no folder … for the kernel to work in",
         "create it on the host, or change it: sshpyk edit --kernel-name … --remote-cwd PATH",
     ),
+    "KERNEL-ACTIVATION": Entry(
+        "a command of --activate, or a startup file of the login shell before it, failed or hangs",
+        "--activate: …",
+        "try the lines on the host, in a login shell; …; "
+        "where a command may fail, write: COMMAND || true",
+        "integration/hosts/test_activation.py::test_an_activation_that_fails_says_what_failed_and_why",
+    ),
     "KERNEL-DIED": Entry(
         "its own last words follow",
         "the kernel ended with … before it was ready",

@@ -20,11 +20,12 @@ from sshpyk.doctor.kernel_checks import (
     kernelspec_items,
     question_for,
 )
-from sshpyk.doctor.launching import launch_item
 from sshpyk.doctor.mount_checks import mount_items
 from sshpyk.doctor.probe import HostAnswer, Question
+from sshpyk.doctor.proof import Proof, prove
 from sshpyk.doctor.ssh_checks import chain_items, client_item, connection_item, system_item
 from sshpyk.errors import AuthenticationFailed, InvalidInput, SshpykError
+from sshpyk.hub.scripts import HostScripts
 from sshpyk.kernelconfig import RemoteKernel
 from sshpyk.kernelspecs import BrokenKernelspec, LocalKernelspec
 from sshpyk.ssh.command import SshTarget, find_ssh
@@ -116,7 +117,7 @@ class HostExam:
         self.target = target
         self.questions = questions or [_USUAL]
         self.timeout_s = timeout_s
-        self.runner = ScriptRunner(timeout_s)
+        self.runner = HostScripts(timeout_s)
         self.chain: tuple[ResolvedHost, ...] = ()
         self.answer: HostAnswer | None = None
 
@@ -152,7 +153,7 @@ class HostExam:
             return
         for hop in self.chain[:-1]:
             try:
-                ask_hop(self.runner, self.target, hop)
+                ask_hop(ScriptRunner(self.timeout_s), self.target, hop)
             except SshpykError as error:
                 yield failure("Jump Host", hop.host, error)
                 return
@@ -246,7 +247,7 @@ def kernel_exam(
     ]
     if launch:
         title = f"launching {spec.name} once"
-        stages.append(Stage(title, lambda: [launch_item(spec.name, remote.launch_timeout)]))
+        stages.append(Stage(title, lambda: [_launch_item(spec.name)]))
     return Exam(spec.name, stages), host
 
 
@@ -256,3 +257,15 @@ def _own_side(spec: LocalKernelspec, remote: RemoteKernel) -> Iterator[Item]:
     yield from (Item("Unknown Setting", key, Mark.ADVICE) for key in remote.unknown_keys)
     if not machine.sees_provisioner():
         yield from machine.jupyter_items({}, sees=False, programs=[])
+
+
+def _launch_item(name: str) -> Item:
+    """Launch the kernel once; what stays behind is what a notebook would leave: the link, for a while."""
+    (proof,) = prove([name], _unheard)
+    if proof.error is not None:
+        return failure("Launch", "", proof.error)
+    return Item("Launch", f"the kernel answered after {proof.took_s:.1f} s", Mark.OK)
+
+
+def _unheard(_proof: Proof) -> None:
+    """Do nothing: one proof is waited for."""

@@ -79,12 +79,18 @@ def _is_too_old(version: str) -> bool:
 def kernelspec_items(name: str, remote: RemoteKernel, python: Interpreter) -> Iterator[Item]:
     """Yield whether the interpreter knows the kernel, and whether that has what it needs."""
     wanted = remote.remote_kernel_name
+    if remote.found_at_launch:
+        yield Item("Remote Kernel Name", f"{wanted}: comes with --activate", Mark.UNCHECKED)
+        return
     spec = python.specs.get(wanted)
     if spec is None:
         yield _no_kernelspec(name, remote, python)
         return
     yield Item("Remote Kernel Name", wanted, Mark.OK)
     yield Item("Remote Interrupt Mode", spec.interrupt_mode, Mark.INFO)
+    if remote.activate and not spec.program:  # the lines may bring it
+        yield Item("Remote Command", command_line(spec.argv), Mark.UNCHECKED)
+        return
     yield command_item(spec)
     if spec.program and spec.packages is not None:
         yield packages_item(remote, spec.program, spec.packages)

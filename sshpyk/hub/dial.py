@@ -47,8 +47,8 @@ log = logging.getLogger(__name__)
 def silence_advice(target: SshTarget) -> str:
     """Return what to do about a host that says nothing: whether it or its login shell, we cannot see."""
     return (
-        "a startup file of the login shell (.bashrc, .profile, .cshrc) may hang or read its input, or "
-        f"the host may not answer; try it by hand: {target.typed} true"
+        "a startup file of the login shell (.bashrc, .profile, .cshrc) or a forced command may hang or "
+        f"read its input, or the host may not answer; try it by hand: {target.typed} true"
     )
 
 

@@ -25,6 +25,7 @@ from sshpyk.hub.mounts import Mounts
 from sshpyk.hub.requests import HubKernel, LaunchRequest, Left, Taken, Ticket, owner
 
 SUBSCRIPTION_PATIENCE_S = 3.0  # a client needs 0.1 s or more to come back to its endpoints
+LATE_CLIENT_S = 15.0  # on a busy machine; its output waits, the rest goes on
 LEAVE_PATIENCE_S = 5.0  # for the agent's word that a kernel was left
 ENDPOINTS_LINGER_S = 6.0  # Jupyter's restarter looks every 3 s
 
@@ -116,6 +117,8 @@ class Kernels:
         away_s = self._host.outage.duration_s
         phase = self._host.phase
         advice = "raise launch_timeout: sshpyk edit --kernel-name … --launch-timeout SECONDS"
+        if request.activate:
+            advice = f"--activate may wait for something that never comes; or {advice}"
         if away_s is None and self._host.is_connecting:
             advice = f"{silence_advice(self._host.target)}; or {advice}"
         if away_s is not None:
@@ -129,13 +132,14 @@ class Kernels:
         )
 
     async def _launch(self, kernel_id: str, request: LaunchRequest) -> HubKernel:
+        deadline_s = asyncio.get_running_loop().time() + request.launch_timeout_s
         bringing_up = asyncio.ensure_future(self._host.bring_up(request.python))
         endpoints: Endpoints | None = None
         try:
             endpoints = self._take_endpoints(connection_file.read(request.connection_file))
             await bringing_up
-            await self._mounts.hold(kernel_id, request.folders)
-            return await self._start(kernel_id, request, endpoints)
+            await self._mounts.hold(kernel_id, request.mounted_folders)
+            return await self._start(kernel_id, request, endpoints, deadline_s)
         except BaseException as error:
             bringing_up.cancel()
             self._mounts.release(kernel_id)
@@ -146,12 +150,15 @@ class Kernels:
             raise
 
     async def _start(
-        self, kernel_id: str, request: LaunchRequest, endpoints: Endpoints
+        self, kernel_id: str, request: LaunchRequest, endpoints: Endpoints, deadline_s: float
     ) -> HubKernel:
         # What this begins with: a link that is lost meanwhile is replaced by another.
         driver, rpc = self._host.driver, self._host.rpc
         main, control = self._host.new_streams(2)
         self._host.phase = "starting the kernel"
+        # The agent gives up first, for it can say what the activation had printed.
+        rest_s = deadline_s - asyncio.get_running_loop().time()
+        activate_s = max(rest_s * 0.9 - 0.5, 0.5)
         self._launching.add(kernel_id)
         try:
             started = await rpc.call(
@@ -163,6 +170,10 @@ class Kernels:
                 signature_scheme=endpoints.info.get("signature_scheme", "hmac-sha256"),
                 env=request.env,
                 cwd=request.cwd,
+                folders=request.folders,
+                activate=request.activate,
+                activate_s=activate_s,
+                wrapper=request.wrapper,
                 streams=[main, control],
                 persistent=request.persistent,
                 owner=owner(),
@@ -177,6 +188,7 @@ class Kernels:
         finally:
             self._launching.discard(kernel_id)
         kernel = HubKernel(Ticket(kernel_id, [main, control], started["pid"]), request, endpoints)
+        kernel.notice = started.get("notice", "")
         self._join(kernel)
         if started["welcomes"] or kernel_id in self._welcoming:
             endpoints.greet_subscribers()
@@ -249,11 +261,13 @@ class Kernels:
         self._kernels[kernel.kernel_id] = kernel
         self._host.keep_up(request.python)
         await kernel.endpoints.wait_resubscribed(SUBSCRIPTION_PATIENCE_S)
-        if not request.kernel_name:  # it was attached to: its first client may be still to come
-            kernel.endpoints.hold_for_client()
+        kernel.endpoints.hold_for_client()
+        if request.kernel_name:  # else it was attached to, and its first client may be hours away
+            loop = asyncio.get_running_loop()
+            loop.call_later(LATE_CLIENT_S, kernel.endpoints.end_hold)
         self._join(kernel)
-        if request.folders:
-            self._mounts.hold_again(kernel.kernel_id, request.folders)
+        if request.mounted_folders:
+            self._mounts.hold_again(kernel.kernel_id, request.mounted_folders)
         self._host.rpc.notify("welcomes", kernel_id=kernel.kernel_id)
         return kernel
 

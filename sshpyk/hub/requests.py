@@ -6,6 +6,7 @@ import getpass
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from sshpyk.errors import SshpykError
@@ -21,6 +22,8 @@ _LONGEST_S = 1e7  # far beyond any launch, and what an event loop can wait for
 class LaunchRequest:
     """What a stand-in asks for. ``env`` is what is added to the host's own environment.
 
+    ``folders``: where on the host the notebook's folder may be, instead of ``cwd``. ``activate``: lines
+    for a shell before the kernel. ``wrapper``: words in front of its command.
     ``persistent``: the kernel is left, not killed, when the stand-in goes without a word.
     ``iopub_limits``: those of the Jupyter server that the kernel is for, as :class:`IopubLimits`.
     To attach to a kernel takes no ``kernel_name``; ``takeover`` takes it from whoever has it.
@@ -32,13 +35,16 @@ class LaunchRequest:
     launch_timeout_s: float = 60.0
     env: dict[str, str] = field(default_factory=dict)
     cwd: str = ""
+    folders: list[str] = field(default_factory=list)
+    activate: str = ""
+    wrapper: list[str] = field(default_factory=list)
     iopub_limits: dict[str, float] | None = None
     persistent: bool = False
     takeover: bool = False
-    mounts: list[dict[str, Any]] = field(default_factory=list)  # see :attr:`folders`
+    mounts: list[dict[str, Any]] = field(default_factory=list)  # see :attr:`mounted_folders`
 
     @property
-    def folders(self) -> list[MountRequest]:
+    def mounted_folders(self) -> list[MountRequest]:
         """The local folders that the kernel is to see. Raises TypeError."""
         return [MountRequest.from_record(record) for record in self.mounts]
 
@@ -55,17 +61,24 @@ class LaunchRequest:
     def __post_init__(self) -> None:
         """Raise TypeError for a request that could not be carried out: it came over a socket."""
         given: dict[str, Any] = vars(self)
-        texts = [given[name] for name in ("connection_file", "python", "kernel_name", "cwd")]
+        names = ("connection_file", "python", "kernel_name", "cwd", "activate")
+        texts = [given[name] for name in names]
         timeout_s, env = given["launch_timeout_s"], given["env"]
+        lists = [given["folders"], given["wrapper"]]
         well_formed = (
             isinstance(timeout_s, int | float)
             and 0 <= timeout_s < _LONGEST_S
             and isinstance(env, dict)
-            and all(isinstance(text, str) for text in (*texts, *env.values()))
+            and all(isinstance(words, list) for words in lists)
+            and all(isinstance(text, str) for text in (*texts, *env.values(), *chain(*lists)))
             and all(isinstance(given[name], bool) for name in ("persistent", "takeover"))
         )
         mounts = given["mounts"]
-        if not well_formed or not isinstance(mounts, list) or len(self.folders) > _MOST_MOUNTS:
+        if (
+            not well_formed
+            or not isinstance(mounts, list)
+            or len(self.mounted_folders) > _MOST_MOUNTS
+        ):
             raise TypeError("a launch request with values of the wrong type")
 
 
@@ -106,6 +119,7 @@ class HubKernel:
         self.request = request
         self.kernel_id = ticket.kernel_id
         self.endpoints = endpoints
+        self.notice = ""  # what a person should know of its start
         self._outcome: Outcome | None = None
         self._on_end: Callable[[Outcome], None] = lambda outcome: None
 

@@ -294,6 +294,8 @@ class _Conversation:
             self._say(event="failed", error=error.to_record())
             return
         self._say(event="ready", ticket=asdict(kernel.ticket))
+        if kernel.notice:
+            self.notify(f"{self._server.host.target.host}: {kernel.notice}")
         kernel.watch(self._ended)
         self._server.owners.add(self)
         try:

@@ -10,7 +10,7 @@ from sshpyk.errors import InvalidInput
 from sshpyk.kernelapp.existing import id_on_host
 from sshpyk.kernelapp.files import Note, find_note, new_connection_file, unused_path
 from sshpyk.kernelspecs import load
-from sshpyk.launch import launch_record
+from sshpyk.launch import Caller, launch_record
 from sshpyk.ssh.command import SshTarget
 
 _LAUNCH_TIMEOUT_S = 60.0  # where no kernelspec names one
@@ -139,7 +139,8 @@ def _record_of_kernel(kernel: str, words: Words) -> dict[str, Any]:
     spec = load(kernel)
     if spec.remote is None:
         raise InvalidInput(f"{kernel} is not a kernel of sshpyk's; see sshpyk list")
-    record = launch_record(spec.remote, "", dict(spec.env), local_cwd=os.getcwd())
+    caller = Caller(env=dict(spec.env), surroundings=os.environ, folder=os.getcwd())
+    record = launch_record(spec.remote, "", caller)
     if words.remote_kernel_pythonhome:
         record["launch"]["env"]["PYTHONHOME"] = words.remote_kernel_pythonhome
     return record

@@ -158,6 +158,8 @@ class Tunnels:
 
     async def _register(self, tunnel: Tunnel) -> None:
         """Make the tunnel known to the agent. Raises what it answers."""
+        if tunnel.closed:
+            return
         where, request = {"target": tunnel.request.target.to_record()}, tunnel.request
         if request.reverse:
             where = {"listen": tunnel.listens.to_record()}
@@ -275,14 +277,14 @@ class Tunnels:
         streams = [stream for one in self._tunnels.values() for stream in one.streams]
         for stream in streams:
             stream.abort()
+        if not self._tunnels:
+            return
+        for tunnel in self._tunnels.values():
+            tunnel.registered = False  # newcomers see to it themselves, as we do for those who wait
+        # Before anything that they ask for.
         numbers = [stream.stream for stream in streams]
-        if self._tunnels or numbers:
-            self._spawn(self._start_anew(numbers))
-
-    async def _start_anew(self, streams: list[int]) -> None:
-        with contextlib.suppress(SshpykError):
-            await self._host.rpc.call("unforward_all", streams=streams)
-        await self._register_all()
+        self._host.rpc.notify("unforward_all", streams=numbers)
+        self._spawn(self._register_all())
 
     async def _register_all(self) -> None:
         for tunnel in list(self._tunnels.values()):

@@ -82,5 +82,5 @@ EXIT_STATUS = row(
     RemoteShellFailed,
     "",
     "the remote command ended with exit status {status}",
-    _SHELL,
+    "a start-up file of the shell, or a forced command of the account's, may do this; " + _SHELL,
 )

@@ -93,4 +93,6 @@ def _is_ours(path: str, kind: str) -> bool:
         return False
     # Folders may stay to be used again, and logs are there to be read afterwards.
     in_sshpyk_folder = path.startswith("/tmp/sshpyk-") or "/.local/state/" in path
-    return not (in_sshpyk_folder and (kind == "dir" or path.endswith(".log")))
+    # What a kernel's log is about lies beside it.
+    is_log = path.endswith(".log") or "/.local/state/sshpyk/kernels/" in path
+    return not (in_sshpyk_folder and (kind == "dir" or is_log))

@@ -256,9 +256,7 @@ def test_ipykernel_is_installed_where_it_is_missing(host: Host, kernels: Path) -
     status, shown = end_of(terminal)
     assert "Successfully installed ipykernel" in shown
     assert status == 0, shown
-    assert "usage: ipykernel_launcher" in host.run(
-        "venvs/bare/bin/python -m ipykernel_launcher --help"
-    )
+    assert "IPython" in host.run("venvs/bare/bin/python -m ipykernel_launcher --help")
     assert [path.name for path in kernels.iterdir()] == ["ssh_remote_bare"]
 
 

@@ -157,6 +157,15 @@ class TestRemoteKernel:
             ("mount_local_on_remote", ["/a:/b:x y"]),
             ("mount_local_on_remote", [3]),
             ("sshfs_enabled", 1),
+            ("activate", 1),
+            ("activate", "a\x00b"),
+            ("remote_command", "nice 'x"),
+            ("remote_command", "''"),
+            ("remote_command", ["nice"]),
+            ("remote_cwd", "{home}/x"),
+            ("remote_cwd", "/x/{notebook_dir}"),
+            ("pass_env", "AWS"),
+            ("pass_env", "*"),
         ],
     )
     def test_bad_value_is_refused_by_key_and_value(self, key: str, value: object) -> None:
@@ -165,6 +174,35 @@ class TestRemoteKernel:
         culprit = value[0] if isinstance(value, list) and key.startswith("mount") else value
         assert repr(culprit) in caught.value.what
         assert "\n" not in caught.value.what
+
+    @pytest.mark.parametrize(
+        ("value", "named"),
+        [
+            (["A=1"], "list"),
+            ({"A": 1}, "env.A"),
+            ({"A B": "s3cret"}, "A B"),
+            ({"A": "\0"}, "env.A"),
+        ],
+    )
+    def test_bad_variable_is_named_and_its_value_is_not(self, value: object, named: str) -> None:
+        with pytest.raises(InvalidInput) as caught:
+            RemoteKernel.from_config({**MINIMAL, "env": value})
+        assert named in caught.value.what
+        assert "s3cret" not in str(caught.value)
+
+    def test_what_is_around_the_kernel_is_kept(self) -> None:
+        config = {
+            **MINIMAL,
+            "activate": "module load cuda\nconda activate x",
+            "env": {"A": "1", "B": ""},
+            "pass_env": ["AWS_*", "HF_TOKEN"],
+            "remote_command": "apptainer exec 'my image.sif'",
+            "remote_cwd": "{notebook_dir}",
+        }
+        remote = RemoteKernel.from_config(config)
+        assert remote.to_config() == config
+        assert remote.kernel_env == {"A": "1", "B": ""}
+        assert remote.wrapper == ["apptainer", "exec", "my image.sif"]
 
     @pytest.mark.parametrize("key", [*MINIMAL])
     def test_missing_key_is_named(self, key: str) -> None:

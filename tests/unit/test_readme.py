@@ -17,7 +17,7 @@ README = Path(__file__).parents[2] / "README.md"
 def commands() -> list[str]:
     """Return what is shown as typed: in blocks, between backticks, and in the table."""
     text = README.read_text(encoding="utf-8")
-    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
+    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ")
     found = re.findall(r"^(sshpyk [^#\n]*)", blocks, re.MULTILINE)
     text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     found += [inline.replace("\n", " ") for inline in re.findall(r"`(sshpyk [^`]*)`", text)]

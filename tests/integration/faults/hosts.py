@@ -3,6 +3,7 @@
 :func:`own_sshd`     another sshd on a lab machine, to be configured, stopped and started
 :func:`own_machine`  another remote, with a limit of its own on memory
 :func:`many_kernels` kernels that are started at once, tiny ones
+:func:`hub_as`       a hub that logs in to the remote as another user
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from jupyter_client import BlockingKernelClient, KernelManager
 
+from sshpyk.errors import SshpykError
 from tests.integration.kernels import (
     assert_gone,
     await_ready,
@@ -22,7 +25,12 @@ from tests.integration.kernels import (
     free_port,
     new_environment,
 )
-from tests.integration.lifecycle_helpers import REMOTE_PYTHON, InstallKernelspec
+from tests.integration.lifecycle_helpers import (
+    REMOTE_PYTHON,
+    InstallKernelspec,
+    OwnHub,
+    hub_of,
+)
 from tests.integration.machines import PROJECT, USER, Lab, Machine
 
 _BURST_KERNEL = Path(__file__).with_name("burst_kernel.py")
@@ -35,6 +43,7 @@ class OwnSshd:
     machine: Machine
     port: int
     options: tuple[str, ...]
+    missing: tuple[str, ...] = ()
 
     @property
     def _log(self) -> str:
@@ -52,9 +61,11 @@ class OwnSshd:
         """Return when it listens."""
         options = [f"PidFile={self._pid_file}", *self.options]
         words = [word for option in options for word in ("-o", option)]
-        self.machine.run(
-            ["/usr/sbin/sshd", "-E", self._log, "-p", str(self.port), *words], user="root"
-        )
+        argv = ["/usr/sbin/sshd", "-E", self._log, "-p", str(self.port), *words]
+        if self.missing:
+            hide = "".join(f"mount --bind /dev/null {program}; " for program in self.missing)
+            argv = ["unshare", "--mount", "sh", "-ec", f'{hide}exec "$@"', "sh", *argv]
+        self.machine.run(argv, user="root")
         listens = ["bash", "-c", f"echo > /dev/tcp/127.0.0.1/{self.port} && echo yes"]
         eventually(lambda: "yes" in self.machine.run(listens, check=False), "an sshd that listens")
 
@@ -79,9 +90,12 @@ class OwnSshd:
 
 
 @contextlib.contextmanager
-def own_sshd(machine: Machine, *options: str) -> Iterator[OwnSshd]:
-    """Run an sshd beside the machine's own; ``options`` as in sshd_config, ``MaxSessions=1``."""
-    sshd = OwnSshd(machine, free_port(), options)
+def own_sshd(machine: Machine, *options: str, missing: tuple[str, ...] = ()) -> Iterator[OwnSshd]:
+    """Run an sshd beside the machine's own; ``options`` as in sshd_config, ``MaxSessions=1``.
+
+    ``missing``: programs that cannot be run in its sessions.
+    """
+    sshd = OwnSshd(machine, free_port(), options, missing)
     sshd.start()
     try:
         yield sshd
@@ -159,3 +173,30 @@ def many_kernels(lab: Lab, name: str, count: int) -> Iterator[list[BlockingKerne
                 client.stop_channels()
             list(pool.map(lambda manager: manager.shutdown_kernel(now=True), managers))
     assert_gone(lab, mark)
+
+
+def put_for(lab: Lab, account: str, name: str, text: str) -> None:
+    """Write a file in the home folder of an account."""
+    path = f"/home/{account}/{name}"
+    lab.remote.run(
+        ["python3", "-c", "import sys; open(sys.argv[1], 'w').write(sys.argv[2])", path, text],
+        user=account,
+    )
+
+
+@contextlib.contextmanager
+def hub_as(lab: Lab, user: str, folder: Path, more_config: str = "") -> Iterator[OwnHub]:
+    """A hub of this test's own, which logs in to the remote as ``user``."""
+    config = f"Host remote\n    User {user}\n{more_config}"
+    with hub_of(lab, "remote", folder / "ssh_config", config) as hub:
+        yield hub
+
+
+def failure_of(name: str) -> SshpykError:
+    """Return why a kernel does not start."""
+    manager = KernelManager(kernel_name=name)
+    with pytest.raises(SshpykError) as caught:
+        manager.start_kernel()
+    manager.cleanup_connection_file()
+    print(caught.value)
+    return caught.value

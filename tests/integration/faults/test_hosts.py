@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from jupyter_client import BlockingKernelClient, KernelManager
+from jupyter_client import BlockingKernelClient
 
-from sshpyk.errors import RemoteShellFailed, SshpykError
+from sshpyk.errors import RemoteShellFailed
 from tests.integration.faults.bench import assert_exact, bench_to, own_account, session
-from tests.integration.faults.hosts import OwnSshd, many_kernels, own_sshd, tiny_kernelspec
+from tests.integration.faults.hosts import (
+    OwnSshd,
+    failure_of,
+    hub_as,
+    many_kernels,
+    own_sshd,
+    put_for,
+    tiny_kernelspec,
+)
 from tests.integration.kernels import (
     PATIENCE_S,
     AddKernel,
@@ -31,33 +38,6 @@ pytestmark = [
 ]
 
 PATIENT = ("--launch-timeout", "120")  # many kernels at once, on a machine with two cores
-
-
-def put_for(lab: Lab, account: str, name: str, text: str) -> None:
-    """Write a file in the home folder of an account."""
-    path = f"/home/{account}/{name}"
-    lab.remote.run(
-        ["python3", "-c", "import sys; open(sys.argv[1], 'w').write(sys.argv[2])", path, text],
-        user=account,
-    )
-
-
-@contextlib.contextmanager
-def hub_as(lab: Lab, user: str, folder: Path, more_config: str = "") -> Iterator[OwnHub]:
-    """A hub of this test's own, which logs in to the remote as ``user``."""
-    config = f"Host remote\n    User {user}\n{more_config}"
-    with hub_of(lab, "remote", folder / "ssh_config", config) as hub:
-        yield hub
-
-
-def failure_of(name: str) -> SshpykError:
-    """Return why a kernel does not start."""
-    manager = KernelManager(kernel_name=name)
-    with pytest.raises(SshpykError) as caught:
-        manager.start_kernel()
-    manager.cleanup_connection_file()
-    print(caught.value)
-    return caught.value
 
 
 # sshd's limits, and an sshd that goes

@@ -13,8 +13,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from sshpyk.agent.record import read_record, started_at
 from sshpyk.link.connection import Resumed
 from sshpyk.link.link import Link
@@ -22,7 +20,7 @@ from sshpyk.wire import kernel_messages
 from sshpyk.wire.jupyter_messages import Signer
 from sshpyk.wire.kernel_messages import EXITED, IOPUB, SHELL, UNKNOWN_STATUS
 from tests.unit.agent.service_bench import alive, write_kernelspec
-from tests.unit.agent.test_main import Carried, Host, carried, host, oldest_python, wait_for
+from tests.unit.agent.test_main import Carried, Host, carried, host, python_of, wait_for
 
 KEY, KERNEL_ID = "0123456789abcdef", "ef" * 16
 MAIN, CONTROL = 1, 3
@@ -322,10 +320,7 @@ def test_kernel_of_a_link_that_is_not_heard_of_for_the_lease_is_ended(host: Host
 
 
 def test_f16_adoption_under_the_oldest_python_of_hosts(host: Host):
-    python = oldest_python()
-    if python is None:
-        pytest.skip("there is no python3.8 in PATH or ~/.pyenv/versions")
-    host.python = python
+    host.python = python_of("3.8")
     kept = Kept(host)
     kept.start()
     kept.kill_agent()

@@ -103,7 +103,7 @@ def test_log_of_a_kernel_that_ended_stays_with_a_note_and_an_empty_one_goes(logs
     logs.end("k2", 0)
     (one,) = logs.list()
     assert one.items() >= {"kernel_id": "k1", "status": -6, "owner": "ann@here"}.items()
-    assert sorted(os.listdir(logs._folder)) == ["k1.json", "k1.log"]
+    assert sorted(os.listdir(logs._folder)) == ["k1.log", "k1.log.json"]
     with pytest.raises(KernelError, match="no log of that kernel"):
         logs.read("k2", None)
 

@@ -24,6 +24,7 @@ import pytest
 
 from sshpyk.agent.record import boot_id
 from sshpyk.hub.bundle import agent_bundle, locate_program
+from sshpyk.hub.dial import _FIRST_WORDS
 from sshpyk.link import frames
 from sshpyk.link.connection import Connection, Resumed
 from sshpyk.link.link import Link
@@ -35,17 +36,18 @@ ROOT = '_ROOT = "/tmp"'
 PATIENCE_S = 20.0
 
 
-def oldest_python() -> str | None:
-    """Return the path of a Python 3.8, the oldest that hosts may have."""
+def python_of(version: str) -> str:
+    """Return the path of a Python 2.7, 3.8, …; skip the test where this machine has none."""
+    home = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     candidates = [
-        shutil.which("python3.8"),
-        *map(str, Path.home().glob(".pyenv/versions/3.8*/bin/python")),
+        shutil.which(f"python{version}"),
+        *map(str, home.glob(f"versions/{version}.*/bin/python")),
     ]
     for candidate in filter(None, candidates):
-        asked = subprocess.run([candidate, "--version"], capture_output=True, text=True)
-        if asked.stdout.startswith("Python 3.8."):
+        asked = subprocess.run([candidate, "-V"], capture_output=True, text=True, env={})
+        if (asked.stdout + asked.stderr).startswith(f"Python {version}."):
             return candidate
-    return None
+    pytest.skip(f"there is no Python {version} on PATH or below {home}")
 
 
 class Host:
@@ -428,18 +430,33 @@ def test_a_home_that_cannot_be_written_to_is_no_obstacle(host: Host):
     assert (host.folder / "state" / "agent.log").exists()
 
 
-def test_it_all_runs_under_the_oldest_python_of_hosts(host: Host):
-    python = oldest_python()
-    if python is None:
-        pytest.skip("there is no python3.8 in PATH or ~/.pyenv/versions")
-    host.python = python
+@pytest.mark.parametrize("version", ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14"])
+def test_every_python_of_hosts_carries_a_kernel(host: Host, version: str):
+    host.python = python_of(version)
     made = carried(host)
-    assert made.call("list")["result"] == {"kernels": []}
-    pid = start_sleeper(host, made)
-    assert alive(pid)
-    answer = made.call("stop", kernel_id="ef" * 16, grace_s=0)
+    streams = {"streams": [1, 3], "key": "k", "signature_scheme": "hmac-sha256"}
+    kernel = {"kernel_id": "ef" * 16, "python": sys.executable, "kernel_name": "python3"}
+    lines = {"activate": "export FROM=lines", "activate_s": PATIENCE_S}
+    answer = made.call("start", **kernel, **streams, **lines, env={}, cwd="")
+    pid = answer["result"]["pid"]  # type: ignore[index]  # ipykernel has answered by then
+    assert b"FROM=lines" in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    assert f"on Python {version}." in host.log
+    answer = made.call("stop", kernel_id="ef" * 16, grace_s=5)
     assert "result" in answer
     wait_for(lambda: not alive(pid), "the end of the kernel")
+    assert "Traceback" not in host.log
+    assert "Warning" not in host.log
+
+
+@pytest.mark.parametrize("version", ["2.7", "3.6", "3.7"])
+def test_a_python_that_is_too_old_can_say_so(version: str):
+    done = subprocess.run(
+        [python_of(version), "-c", _FIRST_WORDS, "marker", "4"],
+        input=b"pass",
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout.decode() == f"marker {version} "
 
 
 def test_asyncio_is_not_needed_by_what_only_hands_descriptors_over():

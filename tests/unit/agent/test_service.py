@@ -15,7 +15,13 @@ from sshpyk.agent import logs as logs_module
 from sshpyk.agent import seen as seen_module
 from sshpyk.agent import service as service_module
 from sshpyk.agent.kernelspecs import RemoteKernelspec, find_kernelspec
-from sshpyk.errors import KernelDied, KernelError, KernelspecNotFound, RemoteShellFailed
+from sshpyk.errors import (
+    KernelDied,
+    KernelError,
+    KernelspecNotFound,
+    LaunchTimeout,
+    RemoteShellFailed,
+)
 from sshpyk.wire import kernel_messages
 from sshpyk.wire.kernel_messages import CONTROL, IOPUB, SHELL, STDIN
 from tests.unit.agent.service_bench import (
@@ -357,6 +363,108 @@ async def test_only_the_latest_logs_are_kept(
             "2.log",
             "3.log",
             "4.log",
-            f"{KERNEL_ID}.json",
             f"{KERNEL_ID}.log",
+            f"{KERNEL_ID}.log.json",
         ]
+
+
+# What is around the kernel
+
+
+@pytest.fixture
+def no_startup_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@in_loop
+async def test_an_activation_runs_before_the_kernel_which_stays_our_child(
+    short_folder: Path, no_startup_files: None
+):
+    async with service_bench(short_folder) as bench:
+        started = await bench.start(activate="export A=1", activate_s=60, env={"B": "2"})
+        bench.execute("import os; print(os.getpid(), os.environ['A'], os.environ['B'])")
+        await bench.hear(SHELL, "execute_reply")
+        said = "".join(content["text"] for content in bench.heard(IOPUB, "stream"))
+        assert said == f"{started['pid']} 1 2\n"
+        assert "activate" not in os.listdir(bench.book.kernels[KERNEL_ID].process.folder)
+
+
+@in_loop
+async def test_an_activation_that_fails_or_hangs_is_no_kernel(
+    short_folder: Path, no_startup_files: None
+):
+    async with service_bench(short_folder) as bench:
+        with pytest.raises(KernelDied, match="'nonsuch' ended with status 127") as caught:
+            await bench.start(activate="nonsuch; sleep 600", activate_s=60)
+        assert "nonsuch" in caught.value.said
+        bench.close_streams()
+        await until(bench.nothing_is_left)
+        with pytest.raises(LaunchTimeout, match=r"'sleep 600' did not end within 1 s") as hung:
+            await bench.start(activate="echo asking; sleep 600", activate_s=1)
+        assert hung.value.said == "asking"
+        bench.close_streams()
+        await until(lambda: not bench.book.kernels)
+
+
+@in_loop
+async def test_a_bare_interpreter_is_looked_up_after_the_activation(
+    short_folder: Path, tmp_path: Path, no_startup_files: None
+):
+    python = tmp_path / "python3"
+    python.write_text(f'#!/bin/sh\nFOUND_BY=PATH exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    async with service_bench(short_folder) as bench:
+        lines = f"PATH={tmp_path}:$PATH"
+        await bench.start(python="python3", kernel_name="python3", activate=lines, activate_s=60)
+        bench.execute("import os; print(os.environ['FOUND_BY'])")
+        await bench.hear(SHELL, "execute_reply")
+        said = "".join(content["text"] for content in bench.heard(IOPUB, "stream"))
+        assert said == "PATH\n"
+
+
+@pytest.mark.parametrize("stays", ["", "; echo over"], ids=["execs", "stays"])
+@in_loop
+async def test_interrupt_and_shutdown_reach_a_kernel_behind_a_wrapper(
+    short_folder: Path, stays: str
+):
+    wrapper = ["sh", "-c", f'{"" if stays else "exec "}"$0" "$@"{stays}']
+    async with service_bench(short_folder) as bench:
+        await bench.start(wrapper=wrapper)
+        bench.execute("print('go'); import time; time.sleep(60)")
+        await until(lambda: bench.heard(IOPUB, "stream"))
+        await bench.rpc.call("interrupt", kernel_id=KERNEL_ID, seen=bench.seen)
+        assert (await bench.hear(SHELL, "execute_reply"))["ename"] == "KeyboardInterrupt"
+        bench.execute("print('on')")
+        await until(lambda: len(bench.heard(SHELL, "execute_reply")) == 2)
+        await bench.rpc.call("stop", kernel_id=KERNEL_ID, grace_s=10)
+        # dash ends as the interrupt would have ended it; what counts is that it ends with the kernel.
+        assert await bench.ended() in (0, -signal.SIGINT)
+        bench.close_streams()
+        await until(bench.nothing_is_left)
+
+
+@in_loop
+async def test_a_wrapper_that_is_not_there_is_named(short_folder: Path):
+    async with service_bench(short_folder) as bench:
+        with pytest.raises(KernelError, match="cannot run srun-not-here") as caught:
+            await bench.start(wrapper=["srun-not-here", "-n1"])
+        assert "--remote-command" in caught.value.advice
+
+
+@in_loop
+async def test_the_notebooks_folder_is_the_first_that_there_is_else_home(
+    short_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "work").mkdir()
+    async with service_bench(short_folder) as bench:
+        for folders, found, notice in (
+            (["~/work", "/"], tmp_path / "work", ""),
+            (["~/nope", "/no"], tmp_path, f"no folder {tmp_path}/nope or /no on the host"),
+        ):
+            started = await bench.start(folders=folders, cwd="")
+            assert started["notice"].startswith(notice)
+            assert os.readlink(f"/proc/{started['pid']}/cwd") == str(found)
+            await bench.rpc.call("stop", kernel_id=KERNEL_ID, grace_s=0)
+            bench.close_streams()
+            await until(bench.nothing_is_left)

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from sshpyk.cli import add_choices, add_host, add_write
 from sshpyk.cli.main import cli
-from sshpyk.cli.proof import Proof
+from sshpyk.doctor.proof import Proof
 from sshpyk.errors import AuthenticationFailed, KernelDied, SshpykError
 from tests.unit.discovery.homes import environment, kernelspec, program
 from tests.unit.fake_home import config_of

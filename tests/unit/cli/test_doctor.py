@@ -117,11 +117,11 @@ def test_kernel_is_launched_only_when_all_is_well(
 ) -> None:
     launched: list[str] = []
 
-    def launch(name: str, _timeout_s: float) -> Item:
+    def launch(name: str) -> Item:
         launched.append(name)
         return Item("Launch", "died", Mark.BROKEN, (), "KERNEL-DIED")
 
-    monkeypatch.setattr(exam, "launch_item", launch)
+    monkeypatch.setattr(exam, "_launch_item", launch)
     own_python("gpu1")
     add("bad", "--remote-python", "/no/python")
     assert "stopped at: Launch [KERNEL-DIED]" in run("doctor", "gpu1").stdout

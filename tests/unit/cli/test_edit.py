@@ -132,3 +132,37 @@ def test_failed_write_leaves_the_file_as_it_was(
     assert "No space left" in result.stderr
     assert path.read_bytes() == before
     assert len(list(path.parent.iterdir())) == 1
+
+
+def test_variables_are_added_to_those_there_are_and_never_shown(add: Add, run: Run) -> None:
+    path = add("gpu", "--env", "A=s3cret", "--env", "B=x=y")
+    assert config_of(path)["env"] == {"A": "s3cret", "B": "x=y"}
+    assert path.stat().st_mode & 0o777 == 0o600
+    result = run(*EDIT, "--env", "A=s3cret2", "--env", "C=")
+    assert config_of(path)["env"] == {"A": "s3cret2", "B": "x=y", "C": ""}
+    assert "s3cret" not in result.stdout
+    assert '  env: {"A": "***", "B": "***"} -> ' in result.stdout
+    run(*EDIT, "--env", "", "--env", "D=1")
+    assert config_of(path)["env"] == {"D": "1"}
+    run(*EDIT, "--env", "")
+    assert "env" not in config_of(path)
+
+
+def test_what_is_around_the_kernel_is_set_and_removed(add: Add, run: Run) -> None:
+    path = add("gpu", "--activate", "module load cuda", "--pass-env", "AWS_*", "--pass-env", "T")
+    run(*EDIT, "--remote-command", "nice -n 5", "--pass-env", "HF_TOKEN")
+    config = config_of(path)
+    assert config["activate"] == "module load cuda"
+    assert config["remote_command"] == "nice -n 5"
+    assert config["pass_env"] == ["HF_TOKEN"]
+    run(*EDIT, "--activate", "", "--remote-command", "", "--pass-env", "")
+    assert {"activate", "remote_command", "pass_env"}.isdisjoint(config_of(path))
+
+
+def test_a_variable_without_a_value_is_refused(add: Add, refused: Refused) -> None:
+    add("gpu")
+    said = refused(*EDIT, "--env", "TOKEN")
+    assert "'TOKEN': must be NAME=VALUE" in said
+    assert "--pass-env NAME" in said
+    assert "s3cret" not in refused(*EDIT, "--env", "=s3cret")
+    assert "s3cret" not in refused(*EDIT, "--env", "A B=s3cret")

@@ -119,3 +119,11 @@ def test_working_folder(state: str, mark: Mark) -> None:
 def test_question_leaves_a_folder_that_is_not_known_yet() -> None:
     remote = RemoteKernel("gpu1", "python3", remote_python="python3", remote_cwd="{notebook_dir}")
     assert question_for(remote).cwd == ""
+
+
+def test_what_an_activation_may_bring_is_left_to_the_launch() -> None:
+    activated = RemoteKernel("gpu1", "python3", remote_python="python3", activate="module load py")
+    item = look(Interpreter("/usr/bin/python3", "3.12.1"), activated)["Remote Kernel Name"]
+    assert (item.mark, item.value) == (Mark.UNCHECKED, "python3: comes with --activate")
+    r = RemoteKernel("gpu1", "python3", remote_python="/e/bin/python", activate="module load R")
+    assert look(with_spec(program=""), r)["Remote Command"].mark is Mark.UNCHECKED

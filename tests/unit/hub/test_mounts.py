@@ -263,7 +263,7 @@ async def test_a_kernel_starts_in_a_mounted_folder_without_holding_up_the_loop(t
         assert agent_mount.mounted_by_us(cwd)
         spec = RemoteKernelspec(["sh", "-c", "pwd > where"], "/nowhere")
         process = KernelProcess(spec, {}, str(tmp_path), str(tmp_path / "log"))
-        process.start(sys.executable, {}, cwd, apart=True)
+        process.start(sys.executable, {}, cwd)
         await until(lambda: process.poll() is not None)
         assert process.poll() == 0
         assert (made.local / "notebooks" / "where").read_text().strip() == cwd

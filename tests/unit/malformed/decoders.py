@@ -175,6 +175,7 @@ class _Host:
     class state:  # noqa: N801
         value = "up"
 
+    phase = ""
     reason = None
     is_silent = False
     outage = Outage("gpu1", lambda text: None)

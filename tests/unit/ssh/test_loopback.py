@@ -53,6 +53,15 @@ def _free_port() -> int:
     return port
 
 
+def _also_v6() -> str:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return ""
+    return "ListenAddress ::1\n"
+
+
 def _wait_for(port: int) -> None:
     for _ in range(200):
         with socket.socket() as probe:
@@ -67,16 +76,17 @@ def _write_files(folder: Path, port: int) -> None:
         argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
         subprocess.run(argv, check=True)
     host_key = (folder / "hostkey.pub").read_text()
-    (folder / "known").write_text(f"[127.0.0.1]:{port} {host_key}")
+    (folder / "known").write_text(f"[127.0.0.1]:{port},[::1]:{port} {host_key}")
     (folder / "empty").touch()
     shutil.copy(folder / "id.pub", folder / "authorized")
     (folder / "sshd_config").write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/hostkey\nPidFile none\n"
+        f"Port {port}\nListenAddress 127.0.0.1\n{_also_v6()}HostKey {folder}/hostkey\nPidFile none\n"
         f"AuthorizedKeysFile {folder}/authorized\nStrictModes no\nUsePAM no\n"
         "PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n"
     )
     # A host entry made for a person at a terminal, with all that could disturb a program.
     (folder / "config").write_text(
+        f"Host ::1\n HostName ::1\n IdentityFile {folder}/id\n"
         f"Host *\n HostName 127.0.0.1\n Port {port}\n User {getpass.getuser()}\n"
         f" UserKnownHostsFile {folder}/known\n GlobalKnownHostsFile none\n IdentitiesOnly yes\n"
         "Host stranger\n"
@@ -112,6 +122,14 @@ def test_remote_python_runs_despite_a_config_for_terminals(loopback: Loopback, n
     command = remote_python_command("python3", "import sys; print(sys.argv[1:])", "a b", "$HOME")
     run = loopback.run(name, *words, *command)
     assert (run.stdout, run.stderr, run.returncode) == ("['a b', '$HOME']\n", "", 0)
+
+
+@pytest.mark.skipif(not _also_v6(), reason="no IPv6 here")
+@pytest.mark.parametrize("name", ["[::1]:{port}", "{user}@[::1]:{port}", "::1"])
+def test_remote_python_runs_over_ipv6(loopback: Loopback, name: str) -> None:
+    host = name.format(port=loopback.port, user=getpass.getuser())
+    run = loopback.run(host, *remote_python_command("python3", "print(6 * 7)"))
+    assert (run.stdout, run.stderr, run.returncode) == ("42\n", "", 0)
 
 
 @pytest.mark.parametrize(

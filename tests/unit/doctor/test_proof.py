@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 from tornado.web import HTTPError
 
-from sshpyk.cli import proof as module
-from sshpyk.cli.proof import AT_ONCE, Proof, prove
+from sshpyk.doctor import proof as module
+from sshpyk.doctor.proof import AT_ONCE, Proof, prove
 from sshpyk.errors import KernelDied, KernelError, SshpykError
 from sshpyk.provisioner import shown_by_jupyter
 
