@@ -80,7 +80,7 @@ def test(arguments: Sequence[str]) -> int:
 
 def pytest_arguments(given: Sequence[str]) -> list[str]:
     """Complete what the caller gave: all integration tests, in parallel, unless they say otherwise."""
-    fixed = ["-p", "no:cacheprovider", "--import-mode=append"]
+    fixed = ["-p", "no:cacheprovider", "--import-mode=append", "--durations=15"]
     if not any(arg == "-n" or arg.startswith(("-n", "--numprocesses", "--pdb")) for arg in given):
         fixed += ["-n", "4", "--dist", "worksteal"]
     names_a_path = any(arg.startswith("tests/") for arg in given)

@@ -165,6 +165,8 @@ class LaunchTimeout(KernelError):
 class TunnelError(SshpykError):
     """A tunnel cannot be opened, or a connection through it leads nowhere."""
 
+    code = "TUNNEL-FAILED"
+
 
 class MountError(SshpykError):
     """A local folder cannot be mounted on the host."""

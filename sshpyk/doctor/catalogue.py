@@ -339,12 +339,21 @@ _MACHINE = {
     ),
 }
 
+_TUNNELS = {
+    "TUNNEL-FAILED": Entry(
+        "something else listens on that address, or nothing answers behind the other end",
+        "the host cannot listen on …",
+        "end that first, name another local port, or 0 for a free one",
+        "unit/servers/test_tunnels.py::test_a_tunnel_that_cannot_be_opened_leaves_nothing",
+    ),
+}
 SECTIONS = {
     "The ssh client and its config": _SSH_CLIENT,
     "The way to the host": _SSH_NETWORK,
     "Host keys and logins": _SSH_LOGIN,
     "The account and its Python": _HOST_SIDE,
     "The kernel and its mounts": _KERNEL,
+    "Tunnels": _TUNNELS,
     "This machine": _MACHINE,
 }
 ENTRIES = {code: entry for section in SECTIONS.values() for code, entry in section.items()}

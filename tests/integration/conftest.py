@@ -39,6 +39,22 @@ def pytest_configure(config: pytest.Config) -> None:
     if not _is_worker(config):
         with Lab() as lab:
             config.stash[_before] = leftovers.Inventory.taken(lab)
+        config.pluginmanager.register(_FailuresAtOnce(config))
+
+
+class _FailuresAtOnce:
+    """Names each failure when it happens; the traceback comes at the end, which is far away."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+            reason = str(report.longrepr).rstrip().rpartition("\n")[2]
+            terminal.write_line(
+                f" {report.nodeid} ({report.when}, {report.duration:.0f} s): {reason}"
+            )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
