@@ -168,6 +168,12 @@ class TunnelError(SshpykError):
     code = "TUNNEL-FAILED"
 
 
+class MountError(SshpykError):
+    """A local folder cannot be mounted on the host."""
+
+    code = "MOUNT-FAILED"
+
+
 class HubError(SshpykError):
     """The local hub process could not be started or went away."""
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from sshpyk.errors import InvalidInput
 from sshpyk.kernelconfig import NOTEBOOK_DIR, Mount, RemoteKernel
+from sshpyk.mounts.options import sort_options
 
 # Describe the laptop or one login on it: no pattern means them, only their own name does.
 _OF_THIS_MACHINE = (
@@ -57,12 +58,7 @@ def launch_record(
     ``iopub_limits`` are those of the Jupyter server that it is for. Raises InvalidInput for a host, an
     ssh or a config that cannot be.
     """
-    if remote.mount_local_on_remote and remote.sshfs_enabled:
-        raise InvalidInput(
-            "mounts (mount_local_on_remote) are not supported yet",
-            host=remote.ssh_host_alias,
-            advice="leave them out for now: set sshfs_enabled to false in the kernel.json",
-        )
+    mounts = _mounts(remote)
     target = remote.target()
     passed = passed_on(remote.pass_env, caller.surroundings)
     return {
@@ -77,6 +73,7 @@ def launch_record(
             **_folder(remote, caller),
             **({"activate": remote.activate} if remote.activate else {}),
             **({"wrapper": list(remote.wrapper)} if remote.wrapper else {}),
+            **({"mounts": mounts} if mounts else {}),
             **({"persistent": True} if remote.persistent else {}),
             **({"iopub_limits": iopub_limits} if iopub_limits else {}),
         },
@@ -97,12 +94,13 @@ def passed_on(patterns: Sequence[str], surroundings: Mapping[str, str]) -> dict[
 
 
 def _folder(remote: RemoteKernel, caller: Caller) -> dict[str, Any]:
-    template = remote.remote_cwd or ""
+    home, folder = os.path.expanduser("~"), os.path.abspath(caller.folder)
+    mounts = remote.mount_local_on_remote if remote.sshfs_enabled else ()
+    mounted = any(is_below(folder, _local_root(mount, home)) for mount in mounts)
+    template = remote.remote_cwd or (NOTEBOOK_DIR if mounted else "")
     if NOTEBOOK_DIR not in template:
         return {"cwd": template}
-    home = os.path.expanduser("~")
-    mounts = remote.mount_local_on_remote if remote.sshfs_enabled else ()
-    folders = folders_on_host(os.path.abspath(caller.folder), mounts, home)
+    folders = folders_on_host(folder, mounts, home)
     return {"cwd": "", "folders": [template.replace(NOTEBOOK_DIR, one) for one in folders]}
 
 
@@ -115,7 +113,7 @@ def folders_on_host(folder: str, mounts: Sequence[Mount], home: str) -> list[str
     inside = [
         (len(local), mount.remote, posixpath.relpath(folder, local))
         for mount in mounts
-        for local in [posixpath.normpath(re.sub(r"\A~(?=/|\Z)", home, mount.local))]
+        for local in [_local_root(mount, home)]
         if is_below(folder, local)
     ]
     if inside:
@@ -126,6 +124,38 @@ def folders_on_host(folder: str, mounts: Sequence[Mount], home: str) -> list[str
     return [posixpath.normpath(posixpath.join("~", posixpath.relpath(folder, home))), folder]
 
 
+def _local_root(mount: Mount, home: str) -> str:
+    return posixpath.normpath(re.sub(r"\A~(?=/|\Z)", home, mount.local))
+
+
 def is_below(folder: str, root: str) -> bool:
     """Tell whether ``folder`` is ``root`` or inside of it; both absolute and without ``..``."""
     return root == "/" or folder == root or folder.startswith(root + "/")
+
+
+def _mounts(remote: RemoteKernel) -> list[dict[str, Any]]:
+    """Return the folders to mount, as :class:`sshpyk.hub.mounts.MountRequest` reads them."""
+    if not (remote.mount_local_on_remote and remote.sshfs_enabled):
+        return []
+    if remote.ssh_host_alias_local_on_remote:
+        raise InvalidInput(
+            "mounts through a local sshd (ssh_host_alias_local_on_remote) are not supported yet",
+            host=remote.ssh_host_alias,
+            advice="leave that alias out: folders are then mounted over the link, and need no sshd",
+        )
+    for mount in remote.mount_local_on_remote:
+        try:
+            sort_options(mount.options)
+        except ValueError as error:
+            raise InvalidInput(
+                f"mount_local_on_remote {mount}: {error}", host=remote.ssh_host_alias
+            ) from error
+    return [
+        {
+            "local": os.path.abspath(os.path.expanduser(mount.local)),
+            "remote": mount.remote,
+            "options": list(mount.options),
+            "sshfs": remote.remote_sshfs or "",
+        }
+        for mount in remote.mount_local_on_remote
+    ]

@@ -96,7 +96,8 @@ class _HeldLink:
     @property
     def wanted_for_tunnels(self) -> bool:
         """Whether the hub may come back to connections that wait for it."""
-        return self.service.forwards.busy and now_s() - self.heard_s < TUNNEL_LEASE_S
+        busy = self.service.forwards.busy or self.service.mounts.busy
+        return busy and now_s() - self.heard_s < TUNNEL_LEASE_S
 
     def note_head(self) -> None:
         """Note the epoch before anything of a connection is handed over, and the times every second."""

@@ -14,6 +14,7 @@ from typing import Any, Callable, Mapping
 
 from sshpyk.agent.environment import PLAIN, Activation, KernelCommand, Setting, wrapped
 from sshpyk.agent.kernelspecs import RemoteKernelspec, command
+from sshpyk.agent.mount import mounted_by_us
 from sshpyk.agent.record import KernelRecord, started_at
 from sshpyk.wire.kernel_messages import UNKNOWN_STATUS
 
@@ -126,6 +127,11 @@ class KernelProcess:
             fixed = {key: value for key, value in self.spec.env.items() if "$" not in value}
             folder = os.path.dirname(os.path.abspath(python)) if os.sep in python else ""
             argv = self.activation.prepare(KernelCommand(argv, cwd, folder, {**fixed, **env}))
+        # A folder whose files come through this agent: Python waits, and lets no thread run, until the
+        # child has entered it. So a shell enters it instead.
+        apart = mounted_by_us(cwd) or mounted_by_us(python)
+        if apart:
+            argv = ["/bin/sh", "-c", 'cd -- "$0" && exec "$@"', cwd, *argv]
         with open(
             # It appends: the agent cuts a log that has grown.
             os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600),
@@ -133,7 +139,7 @@ class KernelProcess:
         ) as log:
             self._process = subprocess.Popen(
                 argv,
-                cwd=cwd,
+                cwd="/" if apart else cwd,
                 env=self._environment(python, env),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

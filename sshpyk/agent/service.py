@@ -19,6 +19,7 @@ from sshpyk.agent.kernel import Kernel, KernelState
 from sshpyk.agent.kernelspecs import RemoteKernelspec, find_kernelspec
 from sshpyk.agent.logs import KernelLogs
 from sshpyk.agent.logs import operations as logs_operations
+from sshpyk.agent.mount import Mounts
 from sshpyk.agent.process import KernelProcess, connection_info
 from sshpyk.agent.record import KernelRecord, kernel_folder
 from sshpyk.agent.script import run_script
@@ -50,10 +51,12 @@ class Service:
         book.on_ended = lambda kernel: logs.end(kernel.kernel_id, kernel.status)
         self._starting: set[str] = set()  # asked for, and not stopped since
         self.forwards = Forwards(driver, lambda op, **params: self.rpc.call(op, **params))
+        self.mounts = Mounts(driver)
         self.rpc = Rpc(
             driver,
             {
                 **self.forwards.operations,
+                **self.mounts.operations,
                 "start": self._start,
                 "interrupt": self._interrupt,
                 "signal": self._signal,
@@ -84,8 +87,9 @@ class Service:
     async def _launch(self, params: Params) -> Params:
         name, kernel_id = params["kernel_name"], params["kernel_id"]
         setting = Setting.from_params(params)
-        cwd, notice = _working_directory(params)
         loop = asyncio.get_running_loop()
+        # Apart: a look at a folder that is mounted from the client is answered through this very loop.
+        cwd, notice = await loop.run_in_executor(None, _working_directory, params)
         python, spec = await loop.run_in_executor(None, _find, params, setting)
         if kernel_id not in self._starting:
             raise KernelDied("stopped before it was started", phase="starting the kernel")

@@ -306,6 +306,10 @@ _KERNEL = {
         "allow_other is not allowed: /etc/fuse.conf has no user_allow_other",
         "leave allow_other out, or have user_allow_other put into /etc/fuse.conf there",
     ),
+    "MOUNT-FAILED": Entry(
+        "sshfs's own words follow",
+        test="unit/hub/test_mounts.py::test_what_sshfs_says_is_passed_on",
+    ),
     "MOUNT-POINT": Entry(
         "the account can neither use nor make that folder",
         "is not there and cannot be made",

@@ -39,7 +39,9 @@ def mount_items(remote: RemoteKernel, answer: HostAnswer | None) -> Iterator[Ite
         parts = [_local(mount)]
         if answer is not None:
             parts += _remote(mount, sshfs_program(remote), answer)
-        parts.append(Item("sshpyk", "this version does not mount yet", Mark.ADVICE))
+        if remote.ssh_host_alias_local_on_remote:
+            what = "mounts only over the link yet: leave ssh_host_alias_local_on_remote out"
+            parts.append(Item("sshpyk", what, Mark.ADVICE))
         codes = [part.code for part in parts if part.is_broken]
         todo = advice(_REMEDIES[codes[0]]) if codes else ()
         yield Item("Mount", str(mount), worst(parts), (*parts, *todo), codes[0] if codes else "")

@@ -21,6 +21,7 @@ from sshpyk.hub import connection_file
 from sshpyk.hub.dial import silence_advice
 from sshpyk.hub.endpoints import Endpoints
 from sshpyk.hub.host import HostLink
+from sshpyk.hub.mounts import Mounts
 from sshpyk.hub.requests import HubKernel, LaunchRequest, Left, Taken, Ticket, owner
 
 SUBSCRIPTION_PATIENCE_S = 3.0  # a client needs 0.1 s or more to come back to its endpoints
@@ -34,8 +35,9 @@ log = logging.getLogger(__name__)
 class Kernels:
     """All kernels of one hub, by id, and the local sockets that wait for a restart."""
 
-    def __init__(self, host: HostLink) -> None:
+    def __init__(self, host: HostLink, mounts: Mounts | None = None) -> None:
         self._host = host
+        self._mounts = mounts or Mounts(host)
         self._context: zmq.Context[Any] = zmq.Context()
         self._kernels: dict[str, HubKernel] = {}
         self._waiting: dict[str, tuple[Endpoints, asyncio.TimerHandle]] = {}
@@ -136,9 +138,11 @@ class Kernels:
         try:
             endpoints = self._take_endpoints(connection_file.read(request.connection_file))
             await bringing_up
+            await self._mounts.hold(kernel_id, request.mounted_folders)
             return await self._start(kernel_id, request, endpoints, deadline_s)
         except BaseException as error:
             bringing_up.cancel()
+            self._mounts.release(kernel_id)
             if endpoints is not None:
                 endpoints.close()
             if isinstance(error, SshpykError) and not error.host:
@@ -262,6 +266,8 @@ class Kernels:
             loop = asyncio.get_running_loop()
             loop.call_later(LATE_CLIENT_S, kernel.endpoints.end_hold)
         self._join(kernel)
+        if request.mounted_folders:
+            self._mounts.hold_again(kernel.kernel_id, request.mounted_folders)
         self._host.rpc.notify("welcomes", kernel_id=kernel.kernel_id)
         return kernel
 
@@ -325,6 +331,7 @@ class Kernels:
 
     def _agent_replaced(self) -> None:
         """Ask anew for what the dead agent had not brought to its end."""
+        self._mounts.agent_replaced()
         for kernel_id in self._kernels.keys() & self._stopping.keys():
             self._host.rpc.notify("stop", kernel_id=kernel_id, grace_s=self._stopping[kernel_id])
         if not self._stand_ins_may_come:
@@ -417,6 +424,7 @@ class Kernels:
     def _let_go(self, kernel: HubKernel, *, keep_unread: bool = False) -> None:
         """Keep the local sockets for the kernel that a restart will put behind them."""
         self._kernels.pop(kernel.kernel_id, None)
+        self._mounts.release(kernel.kernel_id)
         self._stopping.pop(kernel.kernel_id, None)
         self._welcoming.discard(kernel.kernel_id)
         kernel.endpoints.detach(keep_unread=keep_unread)

@@ -16,6 +16,7 @@ from sshpyk.hub.address import hub_log_of, hub_socket
 from sshpyk.hub.host import HostLink
 from sshpyk.hub.kernels import Kernels
 from sshpyk.hub.login import LOGIN_IDLE_S
+from sshpyk.hub.mounts import Mounts
 from sshpyk.hub.network import network_watched
 from sshpyk.hub.server import Server
 from sshpyk.ssh.command import SshTarget
@@ -32,13 +33,14 @@ _STOP_PATIENCE_S = 5.0
 log = logging.getLogger(__name__)
 
 
-async def live(target: SshTarget, path: str) -> None:
+async def live(target: SshTarget, path: str, *, umask: int = 0o022) -> None:
     """Serve until told to leave, or until there has been nothing to do for a while."""
     journal_path = path + ".journal"
     noted = read_journal(journal_path)
     journal = Journal(journal_path)
     host = HostLink(target, journal, noted)
-    kernels = Kernels(host)
+    mounts = Mounts(host, umask)
+    kernels = Kernels(host, mounts)
     server = Server(host, kernels)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -56,6 +58,8 @@ async def live(target: SshTarget, path: str) -> None:
     server.tunnels.close_all()
     with contextlib.suppress(asyncio.TimeoutError):
         await asyncio.wait_for(kernels.stop_all(), _STOP_PATIENCE_S)
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(mounts.close(), _STOP_PATIENCE_S)
     await host.leave("the hub leaves")
     kernels.close()
     journal.remove()
@@ -76,7 +80,6 @@ def _start_log(target: SshTarget) -> None:
     path = hub_log_of(target)
     if path.exists() and path.stat().st_size > _LOG_LIMIT_BYTES:
         path.replace(path.with_suffix(".log.1"))
-    os.umask(0o077)
     logging.basicConfig(
         filename=path,
         level=logging.INFO,
@@ -89,11 +92,12 @@ def main() -> None:
     host, ssh, *config = sys.argv[1:]
     target = SshTarget(host, ssh, config[0] if config else None)
     path = hub_socket(target)
+    umask = os.umask(0o077)  # what appears in a mounted folder is as if the user had made it
     _start_log(target)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     try:
-        asyncio.run(live(target, path))
+        asyncio.run(live(target, path, umask=umask))
     except Exception:
         log.exception("the hub failed")
         raise

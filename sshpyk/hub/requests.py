@@ -11,8 +11,10 @@ from typing import Any
 
 from sshpyk.errors import SshpykError
 from sshpyk.hub.endpoints import Endpoints
+from sshpyk.hub.mounts import MountRequest
 from sshpyk.hub.replay import IopubLimits
 
+_MOST_MOUNTS = 100
 _LONGEST_S = 1e7  # far beyond any launch, and what an event loop can wait for
 
 
@@ -39,6 +41,12 @@ class LaunchRequest:
     iopub_limits: dict[str, float] | None = None
     persistent: bool = False
     takeover: bool = False
+    mounts: list[dict[str, Any]] = field(default_factory=list)  # see :attr:`mounted_folders`
+
+    @property
+    def mounted_folders(self) -> list[MountRequest]:
+        """The local folders that the kernel is to see. Raises TypeError."""
+        return [MountRequest.from_record(record) for record in self.mounts]
 
     @property
     def limits(self) -> IopubLimits | None:
@@ -65,7 +73,12 @@ class LaunchRequest:
             and all(isinstance(text, str) for text in (*texts, *env.values(), *chain(*lists)))
             and all(isinstance(given[name], bool) for name in ("persistent", "takeover"))
         )
-        if not well_formed:
+        mounts = given["mounts"]
+        if (
+            not well_formed
+            or not isinstance(mounts, list)
+            or len(self.mounted_folders) > _MOST_MOUNTS
+        ):
             raise TypeError("a launch request with values of the wrong type")
 
 

@@ -27,6 +27,8 @@ RULES: dict[str, tuple[set[str], frozenset[str] | None]] = {
     "wire": ({"errors", "link", "wire"}, STDLIB_ONLY),
     "agent": ({"errors", "link", "wire", "agent"}, STDLIB_ONLY),
     "ssh": ({"errors", "ssh"}, STDLIB_ONLY),
+    # A process of its own, that is to start quickly and to hold little.
+    "mounts": ({"mounts"}, STDLIB_ONLY),
     "kernelconfig": ({"errors", "ssh"}, STDLIB_ONLY),
     "kernelspecs": ({"errors", "ssh", "kernelconfig"}, frozenset({"jupyter_core"})),
 }

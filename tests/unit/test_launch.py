@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from sshpyk.errors import InvalidInput
+from sshpyk.hub.mounts import MountRequest
 from sshpyk.kernelconfig import Mount, RemoteKernel
 from sshpyk.launch import Caller, folders_on_host, launch_record, passed_on
 from sshpyk.standin import Request
@@ -66,8 +67,39 @@ def test_no_folder_is_the_hosts_business(config: dict[str, Any]):
     assert record["launch"]["cwd"] == ""
 
 
-def test_mounts_are_refused_in_words(config: dict[str, Any]):
+def test_mounts_are_asked_for(config: dict[str, Any], tmp_path: Path):
+    config["mount_local_on_remote"] = [f"{tmp_path}:~/data:ro,cache=yes"]
+    record = launch_record(RemoteKernel.from_config(config), "/run/c.json", caller())
+    (mount,) = record["launch"]["mounts"]
+    assert MountRequest.from_record(mount) == MountRequest(
+        str(tmp_path), "~/data", ("ro", "cache=yes")
+    )
+
+
+def test_the_notebooks_folder_is_the_kernels_where_it_is_mounted(
+    config: dict[str, Any], tmp_path: Path
+):
+    del config["remote_cwd"]
+    config["mount_local_on_remote"] = [f"{tmp_path}/code:~/code"]
+    remote = RemoteKernel.from_config(config)
+    inside = Caller(env={}, surroundings={}, folder=str(tmp_path / "code" / "notebooks"))
+    launch = launch_record(remote, "/run/c.json", inside)["launch"]
+    assert (launch["cwd"], launch["folders"]) == ("", ["~/code/notebooks"])
+    elsewhere = Caller(env={}, surroundings={}, folder=str(tmp_path / "other"))
+    launch = launch_record(remote, "/run/c.json", elsewhere)["launch"]
+    assert launch["cwd"] == ""
+    assert "folders" not in launch
+
+
+def test_an_option_that_no_mount_may_have_is_refused(config: dict[str, Any]):
+    config["mount_local_on_remote"] = ["~/data:~/data:ssh_command=sh"]
+    with pytest.raises(InvalidInput, match="ssh_command is not an option"):
+        launch_record(RemoteKernel.from_config(config), "/run/c.json", caller())
+
+
+def test_mounts_through_a_local_sshd_are_refused_in_words(config: dict[str, Any]):
     config["mount_local_on_remote"] = ["~/data:~/data"]
+    config["ssh_host_alias_local_on_remote"] = "laptop"
     with pytest.raises(InvalidInput, match="not supported yet") as caught:
         launch_record(RemoteKernel.from_config(config), "/run/c.json", caller())
     assert caught.value.host == "me@gpu1:2222"

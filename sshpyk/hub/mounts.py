@@ -1,0 +1,255 @@
+"""Local folders at a host, over its link: a server process here, an sshfs there, a stream between them.
+
+Kernels that name the same pair of folders share one mount. It comes up for the first and is taken
+down a moment after the last (a restart finds it still there).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import socket
+import subprocess
+import sys
+from collections.abc import Coroutine, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sshpyk.errors import MountError, SshpykError
+from sshpyk.hub.host import HostLink
+from sshpyk.mounts.options import sort_options
+from sshpyk.wire.bytestream import Allowance, ByteStream, SocketEnds
+
+LINGER_S = 2.0
+_SERVER_PATIENCE_S = 5.0
+_PHASE = "mounting"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MountRequest:
+    """A local folder, where the host is to have it, sshfs's options, and an odd path of its program."""
+
+    local: str
+    remote: str
+    options: tuple[str, ...] = ()
+    sshfs: str = ""
+
+    @classmethod
+    def from_record(cls, record: Any) -> MountRequest:
+        """Read a request that came over the hub's socket. Raises TypeError."""
+        if not isinstance(record, dict) or not isinstance(record.get("options"), list):
+            raise TypeError("a malformed request for a mount")
+        texts = [record.get(name) for name in ("local", "remote", "sshfs")]
+        if not all(isinstance(text, str) for text in (*texts, *record["options"])):
+            raise TypeError("a malformed request for a mount")
+        return cls(str(texts[0]), str(texts[1]), tuple(record["options"]), str(texts[2]))
+
+    def __str__(self) -> str:
+        return f"{self.local}:{self.remote}"
+
+
+@dataclass
+class _Mounted:
+    """A mount, who uses it, and what it is made of."""
+
+    request: MountRequest
+    mount_id: str = field(default_factory=lambda: secrets.token_hex(8))
+    users: set[str] = field(default_factory=set)
+    coming_up: asyncio.Future[None] | None = None
+    server: subprocess.Popen[bytes] | None = None
+    stream: ByteStream | None = None
+    gone: bool = False
+
+
+class Mounts:
+    """The mounts of one hub. ``umask`` is the user's: the files that appear here are theirs."""
+
+    def __init__(self, host: HostLink, umask: int = 0o022) -> None:
+        self._host = host
+        self._umask = umask
+        self._mounted: dict[MountRequest, _Mounted] = {}
+        self._turn = asyncio.Lock()  # one after the other: the next may want the same folder
+        self._tasks: set[asyncio.Future[None]] = set()
+        self._to_tidy = host.took_over  # the agent has mounts of a hub that is dead, or had ours
+        self._given_up: list[int] = []
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is mounted, or is being taken down."""
+        return bool(self._mounted or self._tasks)
+
+    async def hold(self, user: str, requests: Iterable[MountRequest]) -> None:
+        """Return when all are mounted for ``user``, until :meth:`release`. Raises what went wrong."""
+        try:
+            for request in requests:
+                mounted = self._mounted.get(request)
+                if mounted is None or mounted.gone:
+                    mounted = self._mounted[request] = _Mounted(request)
+                    mounted.coming_up = asyncio.ensure_future(self._bring_up(mounted))
+                mounted.users.add(user)
+                assert mounted.coming_up is not None
+                await asyncio.shield(mounted.coming_up)
+        except BaseException:
+            self.release(user)
+            raise
+
+    def release(self, user: str) -> None:
+        """Say that ``user`` needs no mount any more."""
+        for mounted in self._mounted.values():
+            if user in mounted.users:
+                mounted.users.discard(user)
+                loop = asyncio.get_running_loop()
+                loop.call_later(LINGER_S, self._take_down_if_unused, mounted)
+
+    def _take_down_if_unused(self, mounted: _Mounted) -> None:
+        if not mounted.users and self._mounted.get(mounted.request) is mounted:
+            del self._mounted[mounted.request]
+            self._spawn(self._take_down(mounted))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Take everything down; called when the hub leaves."""
+        for mounted in list(self._mounted.values()):
+            mounted.users.clear()
+            self._take_down_if_unused(mounted)
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    def hold_again(self, user: str, requests: Sequence[MountRequest]) -> None:
+        """Mount for a kernel of a hub that was killed; a failure is told and ends nothing."""
+        self._spawn(self._hold_again(user, requests))
+
+    async def _hold_again(self, user: str, requests: Sequence[MountRequest]) -> None:
+        try:
+            await self.hold(user, requests)
+        except SshpykError as error:
+            log.warning("%s", error)
+            self._host.on_notice(f"{error.what}; files there cannot be reached")
+
+    def agent_replaced(self) -> None:
+        """The agent was killed, and every sshfs with it: mount again for the kernels that live on."""
+        for mounted in list(self._mounted.values()):
+            mounted.gone = True
+            if mounted.stream is not None:
+                self._given_up.append(mounted.stream.stream)
+            self._spawn(self._end(mounted))
+            self._to_tidy = True
+            for user in mounted.users:
+                self.hold_again(user, [mounted.request])
+
+    async def _drop_what_is_left(self) -> None:
+        """End the mounts of the hub before us, which was killed and took their servers along."""
+        if self._to_tidy:
+            driver, given_up = self._host.driver, self._given_up
+            answer = await self._host.rpc.call("unmount_all", streams=given_up)
+            self._to_tidy, self._given_up = False, []
+            for stream in answer["streams"]:
+                driver.abandon(stream)
+
+    async def _bring_up(self, mounted: _Mounted) -> None:
+        async with self._turn:
+            try:
+                await self._drop_what_is_left()
+                await self._mount(mounted)
+            except SshpykError as error:
+                error.what = f"mount {mounted.request}: {error.what}"
+                error.host = error.host or self._host.target.host
+                await self._fail(mounted)
+                raise
+            except BaseException:
+                await self._fail(mounted)
+                raise
+
+    async def _fail(self, mounted: _Mounted) -> None:
+        if self._mounted.get(mounted.request) is mounted:
+            del self._mounted[mounted.request]
+        await self._end(mounted)
+
+    async def _mount(self, mounted: _Mounted) -> None:
+        request = mounted.request
+        local = os.path.expanduser(request.local)
+        if not os.path.isdir(local):
+            raise MountError(
+                f"there is no folder {local} here",
+                phase=_PHASE,
+                advice="create it, or name another",
+                code="MOUNT-LOCAL-FOLDER",
+            )
+        try:
+            options = sort_options(request.options)
+        except ValueError as error:
+            raise MountError(str(error), phase=_PHASE) from error
+        words = [*(["--ro"] if options.read_only else [])]
+        words += ["--follow-symlinks"] if options.follow_symlinks else []
+        self._host.phase = f"mounting {request}"
+        number = self._serve(mounted, [local, *words])
+        await self._host.rpc.call(
+            "mount",
+            mount=mounted.mount_id,
+            stream=number,
+            remote=request.remote,
+            sshfs=request.sshfs,
+            options=options.for_sshfs,
+        )
+        log.info("mounted %s", request)
+
+    def _serve(self, mounted: _Mounted, words: Sequence[str]) -> int:
+        """Start the server and join it to a stream; return the stream's number."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                mounted.server = subprocess.Popen(
+                    [sys.executable, "-m", "sshpyk.mounts.server", *words],
+                    cwd="/",
+                    stdin=theirs.fileno(),
+                    stdout=theirs.fileno(),
+                    umask=self._umask,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                ours.close()
+                raise MountError(
+                    f"cannot start the server: {error.strerror}", phase=_PHASE
+                ) from error
+        driver = self._host.driver
+        (number,) = self._host.new_streams(1)
+
+        def over(_: ByteStream) -> None:
+            mounted.gone = True
+            log.info("the stream of mount %s has ended", mounted.request)
+
+        mounted.stream = ByteStream(driver, number, SocketEnds(ours), Allowance(driver), over)
+        return number
+
+    async def _take_down(self, mounted: _Mounted) -> None:
+        async with self._turn:
+            if not mounted.gone and mounted.coming_up is not None:
+                with contextlib.suppress(SshpykError, asyncio.CancelledError):
+                    await self._host.rpc.call("unmount", mount=mounted.mount_id)
+            await self._end(mounted)
+            log.info("unmounted %s", mounted.request)
+
+    async def _end(self, mounted: _Mounted) -> None:
+        if mounted.stream is not None:
+            mounted.stream.abort()
+        if mounted.server is not None:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(None, _reap, mounted.server)
+
+
+def _reap(server: subprocess.Popen[bytes]) -> None:
+    """Wait for the server, which ends with its stream."""
+    try:
+        server.wait(_SERVER_PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
