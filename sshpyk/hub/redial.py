@@ -61,7 +61,7 @@ class Redial:
         if terminal is not None or not again:
             return await dial_timed()
         every_s = EVERY_S if self._away_s() < LONG_AWAY_S else LONG_AWAY_EVERY_S
-        again_s = max(every_s, 2 * self._usual_s)  # a slow login is not taken for a hole
+        again_s = max(every_s, 3 * self._usual_s)  # a slow login is not taken for a hole
         try:
             return await asyncio.wait_for(dial_again(dial_timed, again_s), DIAL_DEADLINE_S)
         except asyncio.TimeoutError:

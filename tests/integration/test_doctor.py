@@ -39,7 +39,8 @@ def test_kernel_is_launched_once_and_goes(lab: Lab, host_alias: str, add_kernel:
     change_kernel_json(name, env={"SSHPYK_TEST_MARK": mark})
     said = run("doctor", name)
     assert "Launch:                (v) the kernel answered after " in said
-    assert ("Jump Host:             (v) bastion\n" in said) is (host_alias == "remote-jump")
+    if host_alias == "remote":  # where the link is up, nobody asks the jump host
+        assert "Jump Host" not in said
     assert "(x)" not in said
     eventually(
         lambda: (
@@ -64,7 +65,8 @@ def test_report_has_the_hubs_words_and_no_secret(
     assert secret not in text
     assert report["healthy"] is True
     assert report["ssh"][-1]["settings"]["hostname"] == "remote"
-    assert [link["link"] for link in report["links"] if link.get("host") == "remote"] == ["up"]
+    # Other tests have links of their own.
+    assert "up" in [link["link"] for link in report["links"] if link.get("host") == "remote"]
     logged = "\n".join(line for lines in report["logs"].values() for line in lines)
     assert "the agent on remote was" in logged
 

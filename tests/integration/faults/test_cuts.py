@@ -112,7 +112,7 @@ def test_f04_f06_session_and_ssh_killed_one_after_the_other(
         os.kill(bench.hub.connection().pid, signal.SIGKILL)
 
     bench.exactly_as(control, kill_both)
-    assert bench.proxy.total_connections == 3
+    assert bench.proxy.total_connections in (3, 4)  # a login slower than usual gets one beside it
 
 
 def test_f05_absent_listener_does_not_touch_the_link_and_is_not_hammered(
