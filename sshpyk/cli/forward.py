@@ -64,9 +64,9 @@ def forward(host: str, tunnels: tuple[str, ...], **given: Any) -> Forwarded | Tu
     if given["background"]:
         _go_on_in_background(owners)
         return opened
-    render(opened)
-    sys.stdout.flush()
     with contextlib.suppress(KeyboardInterrupt):
+        render(opened)
+        sys.stdout.flush()
         _keep_in_sight(host, owners)
     for owner in owners:
         owner.close()
