@@ -178,7 +178,12 @@ class _Host:
     phase = ""
     reason = None
     is_silent = False
+    took_over = False
     outage = Outage("gpu1", lambda text: None)
+
+    def __init__(self) -> None:
+        self.operations: dict[str, Any] = {}
+        self.on_lost_link = self.on_agent_replaced = lambda *_: None
 
 
 class _Writer:
