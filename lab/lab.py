@@ -24,7 +24,7 @@ from images import ROLES, build_images, build_sshpyk_wheel, images_fingerprint
 from steps import LAB, REPO, LabError, exclusive_use, fingerprint, output_of, run_logged, say
 
 # A second lab beside the first, of another checkout, needs another name.
-PROJECT = os.environ.get("SSHPYK_LAB_NAME", "sshpyk-lab")
+PROJECT = os.environ.get("SSHPYK_LAB_NAME", "sshpyk-lab").lower()
 USER = "lab"
 _SOURCE_MARK = "/opt/venv/sshpyk.fingerprint"
 # Names under which the laptop meets a machine: known_hosts lists the machine's keys under each.
@@ -196,9 +196,17 @@ for pid in $(pgrep -u "$USER"); do
     tr '\\0' '\\n' 2>/dev/null <"/proc/$pid/environ" | grep -qx LAB_SHELL=1 && continue
     kill -KILL "$pid" 2>/dev/null || true
 done
-rm -rf /tmp/sshpyk-* "/tmp/pytest-of-$USER" ~/.local/state/sshpyk
+rm -rf "/tmp/pytest-of-$USER" ~/.local/state/sshpyk
 """
     _as_user(machine, f"USER={USER}\n{script}")
+    # Tests make accounts of their own.
+    others = f"""
+for uid in $(awk -F: '$3 >= 1000 && $3 < 60000 && $1 != "{USER}" {{print $3}}' /etc/passwd); do
+    pkill -KILL -U "$uid" || true
+done
+rm -rf /tmp/sshpyk-*
+"""
+    output_of(["docker", "exec", machine, "sh", "-c", others])
 
 
 def _exec_argv(laptop: str) -> list[str]:
