@@ -137,7 +137,7 @@ def add(host: Host, *words: str, expect: int = 0) -> subprocess.CompletedProcess
 
 def typing(words: tuple[str, ...]) -> pexpect.spawn[str]:
     """Type ``sshpyk add`` into a terminal."""
-    size = (50, 160)
+    size = (50, 220)  # so that no path is folded
     return pexpect.spawn(
         SSHPYK, ["add", *words], encoding="utf-8", timeout=2 * PATIENCE_S, dimensions=size
     )
