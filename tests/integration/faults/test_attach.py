@@ -148,11 +148,24 @@ def test_f15_persistent_kernel_of_a_killed_server_is_attached_with_its_backlog(
     assert two.kernels() == []
 
 
-def test_f52_two_laptops_attach_to_one_kernel(lab: Lab, laptops: tuple[Laptop, Laptop]) -> None:
+GATED = """
+import os, time
+for number in range(200):
+    print("line", number, flush=True)
+    time.sleep(0.01)
+    while number in (60, 120, 160) and not os.path.exists(f"{gate}-{number}"):
+        time.sleep(0.02)
+"""
+
+
+def test_f52_two_laptops_attach_to_one_kernel(
+    lab: Lab, laptops: tuple[Laptop, Laptop], account: str
+) -> None:
     one, two = laptops
+    gate = f"/home/{account}/gate"
     with started(lab, one.add("--persistent")) as kernel:
-        kernel.run("mark = 41")
-        kernel.client.execute(PRINTING)
+        kernel.run(f"mark, gate = 41, {gate!r}")
+        kernel.client.execute(GATED)
         mine = client_text_up_to(kernel.client, "line 20\n")
         kernel_id = the_one(two.kernels(), carried="connected", mine=False)["kernel_id"]
         refused = two.sshpyk("attach", kernel_id[:8], expect=1)
@@ -160,6 +173,8 @@ def test_f52_two_laptops_attach_to_one_kernel(lab: Lab, laptops: tuple[Laptop, L
         assert "--takeover" in refused
         assert kernel.manager.is_alive()
         with two.attached(kernel_id, "--takeover") as client:
+            gates = [f"{gate}-{number}" for number in (60, 120, 160)]
+            lab.remote.run(["touch", *gates], user=account)
             theirs = client_text_up_to(client, f"line {LINES - 1}\n")
             assert theirs == lines_from(theirs)
             eventually(lambda: not kernel.manager.is_alive(), "that the loser's kernel has ended")
@@ -180,16 +195,6 @@ def _rest(kernel: Running) -> str:
         message = kernel.client.get_iopub_msg(timeout=1)
         text += message["content"]["text"] if message["msg_type"] == "stream" else ""
     return text
-
-
-GATED = """
-import os, time
-for number in range(200):
-    print("line", number, flush=True)
-    time.sleep(0.01)
-    while number in (60, 120, 160) and not os.path.exists(f"{gate}-{number}"):
-        time.sleep(0.02)
-"""
 
 
 def test_kernel_that_is_left_and_fetched_again_and_again_loses_no_line(
