@@ -248,6 +248,11 @@ def exit_like(status: int) -> NoReturn:
         with contextlib.suppress(OSError):  # SIGKILL has no other disposition
             signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # a terminal that is closed; Python would end with 120 for it
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(status)
 
 

@@ -24,6 +24,8 @@ from sshpyk.mounts.options import sort_options
 from sshpyk.wire.bytestream import Allowance, ByteStream, SocketEnds
 
 LINGER_S = 2.0
+_TRIES_AGAIN = 3  # what a dead sshfs leaves may still be going
+_PAUSE_S = 0.5
 _SERVER_PATIENCE_S = 5.0
 _PHASE = "mounting"
 
@@ -129,11 +131,15 @@ class Mounts:
         self._spawn(self._hold_again(user, requests))
 
     async def _hold_again(self, user: str, requests: Sequence[MountRequest]) -> None:
-        try:
-            await self.hold(user, requests)
-        except SshpykError as error:
-            log.warning("%s", error)
-            self._host.on_notice(f"{error.what}; files there cannot be reached")
+        for left in reversed(range(_TRIES_AGAIN)):
+            try:
+                await self.hold(user, requests)
+                return
+            except SshpykError as error:
+                log.warning("%s", error)
+                if not left:
+                    self._host.on_notice(f"{error.what}; files there cannot be reached")
+            await asyncio.sleep(_PAUSE_S)
 
     def agent_replaced(self) -> None:
         """The agent was killed, and every sshfs with it: mount again for the kernels that live on."""

@@ -277,6 +277,7 @@ async def test_the_hub_is_killed_and_the_next_one_mounts_again(tmp_path: Path):
         (dead,) = made.mounts._mounted.values()
         assert dead.server is not None
         dead.server.kill()  # as it ends with its hub
+        dead.server.wait()
         made.host.took_over = True
         made.mounts._mounted.clear()
         made.mounts = Mounts(made.host)  # type: ignore[arg-type]
@@ -284,7 +285,6 @@ async def test_the_hub_is_killed_and_the_next_one_mounts_again(tmp_path: Path):
         made.mounts.hold_again("kernel", [made.request()])
         await until(lambda: not made.mounts._tasks)
         assert await apart(lambda: os.listdir(made.remote)) == ["file"]
-        dead.server.wait()
 
 
 @needs_fuse
