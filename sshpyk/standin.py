@@ -248,7 +248,7 @@ def exit_like(status: int) -> NoReturn:
         with contextlib.suppress(OSError):  # SIGKILL has no other disposition
             signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed by who started us
         try:
             stream.flush()
         except OSError:  # a terminal that is closed; Python would end with 120 for it

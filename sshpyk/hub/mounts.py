@@ -139,6 +139,7 @@ class Mounts:
                 log.warning("%s", error)
                 if not left:
                     self._host.on_notice(f"{error.what}; files there cannot be reached")
+                    return
             await asyncio.sleep(_PAUSE_S)
 
     def agent_replaced(self) -> None:
