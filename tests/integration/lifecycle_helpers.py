@@ -167,6 +167,19 @@ def agents(lab: Lab, *, user: str = USER) -> list[Process]:
     ]
 
 
+def the_agent(lab: Lab, *, user: str = USER) -> Process:
+    """Return a user's one agent.
+
+    What an ssh ran that another test has just killed is init's child, too, until it has noticed.
+    """
+
+    def only() -> Process | None:
+        found = agents(lab, user=user)
+        return found[0] if len(found) == 1 else None
+
+    return eventually(only, "one agent")
+
+
 @pytest.fixture
 def silent_port() -> Iterator[int]:
     """A port of the laptop, open to all its networks, that accepts connections and says nothing."""

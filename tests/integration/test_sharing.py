@@ -24,7 +24,7 @@ from tests.integration.kernels import (
     run,
     started,
 )
-from tests.integration.lifecycle_helpers import OwnHub, agents, hub_of, own_hub
+from tests.integration.lifecycle_helpers import OwnHub, hub_of, own_hub, the_agent
 from tests.integration.machines import Lab
 
 MANY = 12  # the remote's sshd allows 10 sessions per connection, as Debian ships it
@@ -118,6 +118,6 @@ def test_direct_and_jump_at_once_are_two_hubs_and_one_agent(
     ):
         assert direct.pid != jump.pid
         assert direct.session().pid != jump.session().pid
-        (agent,) = agents(lab)
+        agent = the_agent(lab)
         parents = {process.pid: process.ppid for process in lab.remote.processes()}
         assert {parents[kernel.remote_pid()] for kernel in (first, second)} == {agent.pid}

@@ -32,7 +32,7 @@ from tests.integration.kernels import (
 from tests.integration.lifecycle_helpers import (
     REMOTE_PYTHON,
     InstallKernelspec,
-    agents,
+    the_agent,
 )
 from tests.integration.machines import Lab, Machine
 
@@ -95,7 +95,7 @@ def flood_in_an_outage(lab: Lab, bench: Bench, kernel: Running, lines: int) -> s
     busy = kernel.client.get_iopub_msg(timeout=PATIENCE_S)
     assert busy["parent_header"]["msg_id"] == msg_id
     bench.proxy.pause()
-    (agent,) = agents(lab)
+    agent = the_agent(lab)
     time.sleep(3)
     await_quiet(lab.remote, agent.pid)
     return msg_id
@@ -148,7 +148,7 @@ def test_f45_100_mb_in_an_outage_arrive_whole_and_memory_stays_small(
     lab: Lab, bench: Bench, remote_kernelspec: InstallKernelspec
 ) -> None:
     with flooding(lab, bench, remote_kernelspec) as kernel:
-        (agent,) = agents(lab)
+        agent = the_agent(lab)
         forget_peak(lab.remote, agent.pid)
         began_s = time.monotonic()
         msg_id = flood_in_an_outage(lab, bench, kernel, 100_000)
@@ -189,7 +189,7 @@ def test_f22_full_disk_falls_back_to_memory_then_drops_text_and_says_so(
 ) -> None:
     with small_disk(lab.remote, STATE, 4096), flooding(lab, bench, remote_kernelspec) as kernel:
         lab.remote.run(f"head -c 100M /dev/zero > {STATE}/kernels/full", check=False)
-        (agent,) = agents(lab)
+        agent = the_agent(lab)
         for lines, drops in ((70_000, False), (200_000, True)):
             msg_id = flood_in_an_outage(lab, bench, kernel, lines)
             bench.proxy.resume()
@@ -289,7 +289,7 @@ def test_f45_replay_is_paced_for_a_jupyter_server_that_drops_nothing_of_it(
     def outage() -> float:
         bench.proxy.pause()
         time.sleep(3)
-        await_quiet(lab.remote, agents(lab)[0].pid)
+        await_quiet(lab.remote, the_agent(lab).pid)
         bench.proxy.resume()
         return time.monotonic()
 
@@ -315,7 +315,7 @@ def test_f45_ten_minutes_at_1_mb_s_fill_the_disk_then_drop_the_oldest_and_replay
     name = flooding_kernel(bench, remote_kernelspec)
     with small_disk(lab.remote, STATE, 128 * 1024), jupyter_server() as address:
         kernel_id = call(address, "POST", "/api/kernels", {"name": name})["id"]
-        (agent,) = agents(lab)
+        agent = the_agent(lab)
 
         def outage() -> float:
             bench.proxy.pause()

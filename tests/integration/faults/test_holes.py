@@ -27,7 +27,7 @@ from tests.integration.kernels import (
     marked,
     new_environment,
 )
-from tests.integration.lifecycle_helpers import agents, await_text
+from tests.integration.lifecycle_helpers import await_text, the_agent
 from tests.integration.machines import Lab
 from tests.integration.recorder import Recorder
 
@@ -131,14 +131,14 @@ def family(pid: int) -> list[psutil.Process]:
 def test_f17_stopped_agent_loses_nothing_and_is_not_dead(
     lab: Lab, bench: Bench, control: Recorder
 ) -> None:
-    (agent,) = agents(lab)
+    agent = the_agent(lab)
 
     def stop() -> None:
         lab.remote.kill(agent.pid, "STOP")
         timer.start()
 
     with bench.kernel() as kernel:
-        (agent,) = agents(lab)
+        agent = the_agent(lab)
         timer = threading.Timer(10, lab.remote.kill, [agent.pid, "CONT"])
         recorder = session(kernel, stop)
         timer.join()

@@ -22,7 +22,7 @@ from lab.faultproxy import DOWN
 from tests.integration import tunnel_server
 from tests.integration.faults.bench import BOTH_WAYS, Bench, bench_to
 from tests.integration.kernels import PATIENCE_S, SSHPYK, AddKernel, eventually
-from tests.integration.lifecycle_helpers import OwnHub, agents
+from tests.integration.lifecycle_helpers import OwnHub, agents, the_agent
 from tests.integration.machines import USER, Lab, Machine
 from tests.integration.tunnel_server import MB, digest
 
@@ -324,7 +324,7 @@ def test_a_killed_agent_resets_connections_and_the_next_serves_the_tunnel(
         with tunnel.connect() as connection:
             say(connection, "echo")
             assert echo(connection, b"x") == b"x"
-            (agent,) = agents(lab, user=account)
+            agent = the_agent(lab, user=account)
             lab.remote.kill(agent.pid)
             with pytest.raises(ConnectionResetError):
                 assert connection.recv(1) == b"never in order"
