@@ -116,17 +116,36 @@ class Mounts:
         """Return when all are mounted for ``user``, until :meth:`release`. Raises what went wrong."""
         try:
             for request in requests:
-                mounted = self._mounted.get(request)
-                if mounted is None or mounted.gone:
-                    self._make_room(request)
-                    mounted = self._mounted[request] = _Mounted(request)
-                    mounted.coming_up = asyncio.ensure_future(self._bring_up(mounted))
-                mounted.users.add(user)
-                assert mounted.coming_up is not None
-                await asyncio.shield(mounted.coming_up)
+                await self._hold(user, request)
         except BaseException:
             self.release(user)
             raise
+
+    async def hold_possible(
+        self, user: str, requests: Iterable[MountRequest]
+    ) -> dict[MountRequest, MountError]:
+        """Mount what can be mounted; return why the others cannot. Raises what is not a mount's fault."""
+        failed: dict[MountRequest, MountError] = {}
+        try:
+            for request in requests:
+                try:
+                    await self._hold(user, request)
+                except MountError as error:
+                    failed[request] = error
+        except BaseException:
+            self.release(user)
+            raise
+        return failed
+
+    async def _hold(self, user: str, request: MountRequest) -> None:
+        mounted = self._mounted.get(request)
+        if mounted is None or mounted.gone:
+            self._make_room(request)
+            mounted = self._mounted[request] = _Mounted(request)
+            mounted.coming_up = asyncio.ensure_future(self._bring_up(mounted))
+        mounted.users.add(user)
+        assert mounted.coming_up is not None
+        await asyncio.shield(mounted.coming_up)
 
     def _make_room(self, request: MountRequest) -> None:
         """Take down what nobody uses any more at the same place. Raises MountError where it is used."""
