@@ -35,7 +35,7 @@ class Kernels:
 
     def __init__(self, host: HostLink, mounts: Mounts | None = None) -> None:
         self._host = host
-        self._mounts = mounts or Mounts(host)
+        self.mounts = mounts or Mounts(host)
         self._pool = EndpointPool(lambda: host.outage.duration_s is not None)
         self._kernels: dict[str, HubKernel] = {}
         self._welcoming: set[str] = set()
@@ -115,11 +115,11 @@ class Kernels:
         try:
             endpoints = self._pool.take(connection_file.read(request.connection_file))
             await bringing_up
-            await self._mounts.hold(kernel_id, request.mounted_folders)
+            await self.mounts.hold(kernel_id, request.mounted_folders)
             return await self._start(kernel_id, request, endpoints, deadline_s)
         except BaseException as error:
             bringing_up.cancel()
-            self._mounts.release(kernel_id)
+            self.mounts.release(kernel_id)
             if endpoints is not None:
                 endpoints.close()
             if isinstance(error, SshpykError) and not error.host:
@@ -244,7 +244,7 @@ class Kernels:
             loop.call_later(LATE_CLIENT_S, kernel.endpoints.end_hold)
         self._join(kernel)
         if request.mounted_folders:
-            self._mounts.hold_again(kernel.kernel_id, request.mounted_folders)
+            self.mounts.hold_again(kernel.kernel_id, request.mounted_folders)
         self._host.rpc.notify("welcomes", kernel_id=kernel.kernel_id)
         return kernel
 
@@ -308,7 +308,7 @@ class Kernels:
 
     def _agent_replaced(self) -> None:
         """Ask anew for what the dead agent had not brought to its end."""
-        self._mounts.agent_replaced()
+        self.mounts.agent_replaced()
         for kernel_id in self._kernels.keys() & self._stopping.keys():
             self._host.rpc.notify("stop", kernel_id=kernel_id, grace_s=self._stopping[kernel_id])
         if not self._stand_ins_may_come:
@@ -401,7 +401,7 @@ class Kernels:
     def _let_go(self, kernel: HubKernel, *, keep_unread: bool = False) -> None:
         """Keep the local sockets for the kernel that a restart will put behind them."""
         self._kernels.pop(kernel.kernel_id, None)
-        self._mounts.release(kernel.kernel_id)
+        self.mounts.release(kernel.kernel_id)
         self._stopping.pop(kernel.kernel_id, None)
         self._welcoming.discard(kernel.kernel_id)
         kernel.endpoints.detach(keep_unread=keep_unread)
