@@ -27,6 +27,8 @@ SUBSCRIPTION_PATIENCE_S = 3.0  # a client needs 0.1 s or more to come back to it
 LATE_CLIENT_S = 15.0  # on a busy machine; its output waits, the rest goes on
 LEAVE_PATIENCE_S = 5.0  # for the agent's word that a kernel was left
 
+ATTACHED_MOUNT_PATIENCE_S = 10.0  # the kernel runs meanwhile, and its client waits
+
 log = logging.getLogger(__name__)
 
 
@@ -161,6 +163,7 @@ class Kernels:
                 env=request.env,
                 cwd=request.cwd,
                 folders=request.folders,
+                mounts=[mount.remote for mount in request.mounted_folders],
                 activate=request.activate,
                 activate_s=activate_s,
                 wrapper=request.wrapper,
@@ -217,9 +220,22 @@ class Kernels:
         kernel = HubKernel(Ticket(kernel_id, streams, found["pid"]), request, endpoints)
         endpoints.hold_for_client()
         self._join(kernel)
+        kernel.notice = await self._mount_for_running(kernel)
         if found["welcomes"] or kernel_id in self._welcoming:
             endpoints.greet_subscribers()
         return kernel
+
+    async def _mount_for_running(self, kernel: HubKernel) -> str:
+        """Mount for a kernel that is attached to; return what a person should know of it."""
+        folders, takeover = kernel.request.mounted_folders, kernel.request.takeover
+        if not folders:
+            return ""
+        mounting = self.mounts.hold_again(kernel.kernel_id, folders, takeover=takeover)
+        done, _ = await asyncio.wait({mounting}, timeout=ATTACHED_MOUNT_PATIENCE_S)
+        if not done:
+            return "its folders are still being mounted: see sshpyk mounts"
+        failed = mounting.result()
+        return "; ".join(f"without {error}" for error in failed.values())
 
     def _join(self, kernel: HubKernel) -> None:
         self._kernels[kernel.kernel_id] = kernel
@@ -257,7 +273,7 @@ class Kernels:
             loop.call_later(LATE_CLIENT_S, kernel.endpoints.end_hold)
         self._join(kernel)
         if request.mounted_folders:
-            self.mounts.hold_again(kernel.kernel_id, request.mounted_folders)
+            self.mounts.remount(kernel.kernel_id, request.mounted_folders)
         self._host.rpc.notify("welcomes", kernel_id=kernel.kernel_id)
         return kernel
 
