@@ -121,9 +121,7 @@ def _left(result: LeftKernel) -> None:
     click.echo(f"Left kernel {short} on {result.host}: sshpyk attach {result.host} {short}")
     for place in result.places:
         click.echo(
-            safe(
-                f"  what was mounted at {place} goes: files and working folders in there are lost to it"
-            )
+            safe(f"  {place} goes, with files that it has open and its working folder there")
         )
 
 
