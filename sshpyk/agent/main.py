@@ -21,6 +21,7 @@ from sshpyk.agent.book import LEASE_S, Book, sweep
 from sshpyk.agent.kernel import KernelState
 from sshpyk.agent.listener import Listener
 from sshpyk.agent.logs import KernelLogs
+from sshpyk.agent.mount_line import PREFIX as MOUNT_SOCKET
 from sshpyk.agent.record import SHELF, KernelRecord, boot_id, records
 from sshpyk.agent.service import Places, Service
 from sshpyk.agent.spool import Spool
@@ -144,6 +145,7 @@ class Agent:
         for kernel in self._book.unheard:
             kernel.process.remove_files()
         for held in self._links.values():
+            await held.service.mounts.close()
             held.journal.remove()
         self._book.close()
 
@@ -154,7 +156,9 @@ class Agent:
         folder = self._places.sockets
         others = False  # an agent lives that we cannot reach: its socket was removed
         for path in [os.path.join(folder, name) for name in os.listdir(folder)]:
-            if path.endswith(_JOURNAL):
+            if os.path.basename(path).startswith(MOUNT_SOCKET):
+                os.unlink(path)  # whoever waits for it goes on waiting for ours
+            elif path.endswith(_JOURNAL):
                 others = not self._take_link_over(path) or others
         for kernel_folder, record in records(folder):
             if not self._adopt(kernel_folder, record) and not others:

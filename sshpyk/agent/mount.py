@@ -1,7 +1,8 @@
 """A folder of the client's on this host: sshfs, fed by a stream of the link instead of an ssh of its own.
 
-``sshfs -o passive`` speaks SFTP on its stdin and stdout, which are one socket of ours; the other end of
-the stream is a server process beside the hub. An outage is a stall. The stream's end ends sshfs.
+sshfs speaks SFTP on descriptors that it has made for an ssh, and that are handed to us
+(``mount_line``); the other end of the stream is a server process beside the hub. An outage is a stall.
+The stream's end ends sshfs, unless the hub is replaced: then it waits for a stream of the next one's.
 
 Nothing here may look at the mount point itself from the event loop: such a look is answered by the
 client through that very loop. What is mounted is read from the system's table instead.
@@ -11,30 +12,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import weakref
 from typing import IO, Any, Callable
 
+from sshpyk.agent.mount_line import SSH_COMMAND, Lines
+from sshpyk.agent.mount_point import (
+    PHASE,
+    SOURCE,
+    MountPoint,
+    look_into,
+    mount_points,
+    prepare,
+    run_unmount,
+)
 from sshpyk.errors import MountError
-from sshpyk.wire.bytestream import Allowance, ByteStream, SocketEnds
+from sshpyk.wire.bytestream import Allowance, ByteStream, Ends
 from sshpyk.wire.driver import LinkDriver
 from sshpyk.wire.rpc import Operation, Params
 
-_PHASE = "mounting"
 _PREPARE_PATIENCE_S = 15.0  # a mount point on a network file system that hangs
 _MOUNT_PATIENCE_S = 30.0
 _END_PATIENCE_S = 5.0
+_KEEP_S = 30.0  # a hub that was killed is replaced within a second or two
 _LOOK_S = 0.03
 _SAID_BYTES = 2000
-_TABLE = "/proc/self/mountinfo"
 _FUSE = "/dev/fuse"
 _MORE_FOLDERS = ("/usr/bin", "/usr/local/bin", "/bin", "/opt/homebrew/bin", "/opt/local/bin")
 _NO_SSHFS = (
@@ -65,35 +73,49 @@ def mounted_by_us(path: str) -> bool:
     return any(whole == served or whole.startswith(served + os.sep) for served in _served)
 
 
+_KEPT = "kept "  # in front of the name that the hub before gave it
 _links: weakref.WeakSet[Mounts] = weakref.WeakSet()  # those of every client
 
 
 class _Mount:
     """One mount point, its sshfs and its stream."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.names = {path}  # also as it was asked for, where that goes through a link
-        self.made: list[str] = []  # folders that were made for it, the outermost first
-        self.process: subprocess.Popen[bytes] | None = None
+    def __init__(self, point: MountPoint, wish: object = None) -> None:
+        self.path = point.path
+        self.names = point.names
+        self.made = point.made
+        self.wish = wish  # what was asked for
+        self.process: subprocess.Popen[bytes] | None = (
+            None  # None: an agent before us has started it
+        )
+        self.lines: Lines | None = None
+        self.number: int | None = None  # of the stream that the next line gets
+        self.line: Ends | None = None  # came before there was a stream for it
         self.stream: ByteStream | None = None
         self.said: IO[bytes] | None = None
         self.ending: asyncio.Future[None] | None = None
 
 
 class Mounts:
-    """The mounts of one link. See ``operations`` for what the hub may ask."""
+    """The mounts of one link. See ``operations`` for what the hub may ask.
 
-    def __init__(self, driver: LinkDriver) -> None:
+    ``sockets`` is a private folder. A mount whose hub was replaced is *kept* for a while: the next hub
+    asks for the same.
+    """
+
+    def __init__(self, driver: LinkDriver, sockets: str) -> None:
         self._driver = driver
+        self._sockets = sockets
         self._allowance = Allowance(driver)
         self._mounts: dict[str, _Mount] = {}
+        self._tasks: set[asyncio.Future[None]] = set()
         self.operations: dict[str, Operation] = {
             "mount": self._mount,
             "unmount": self._unmount,
             "unmount_all": self._unmount_all,
         }
         _links.add(self)
+        driver.when_left.append(self._on_left)
 
     @property
     def busy(self) -> bool:
@@ -103,62 +125,95 @@ class Mounts:
     async def _mount(self, params: Params) -> Params:
         """Mount, and answer when the mounted folder does. Nothing stays behind when it fails."""
         name, stream = str(params["mount"]), params["stream"]
-        mount = _Mount("")
+        mount = _Mount(MountPoint(""))
         try:
             sshfs = _find_sshfs(str(params["sshfs"]))
             if params.get("takeover") is True:
                 await self._take_from_others(str(params["remote"]))
-            mount = await self._apart(lambda: _prepare(str(params["remote"])), _PREPARE_PATIENCE_S)
-            self._mounts[name] = mount
-            _served.update(mount.names)
-            self._start(name, mount, [sshfs, *_arguments(params["options"], mount.path)], stream)
+            kept = await self._kept_for(params)
+            if kept is not None:
+                mount = self._mounts[name] = kept
+                self._use(name, mount, stream)
+            else:
+                point = await self._apart(lambda: prepare(params, _served), _PREPARE_PATIENCE_S)
+                mount = _Mount(point, _wish(params))
+                self._mounts[name] = mount
+                _served.update(mount.names)
+                self._use(name, mount, stream)
+                if mount.path not in mount_points():
+                    self._start(mount, [sshfs, *_arguments(params["options"], mount.path)])
             await self._await_mounted(mount)
         except BaseException:
-            if mount.stream is None:
+            if mount.number != stream and mount.stream is None:
                 self._driver.abandon(stream)
             await self._end(name, mount)
             raise
         log.info("mounted %s", mount.path)
-        return {"path": mount.path}
+        return {"path": mount.path, "made": mount.made}
 
-    def _start(self, name: str, mount: _Mount, argv: list[str], stream: int) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                mount.said = tempfile.TemporaryFile()  # noqa: SIM115  # closed in _end
-                mount.process = subprocess.Popen(
-                    argv,
-                    stdin=theirs.fileno(),
-                    stdout=theirs.fileno(),
-                    stderr=mount.said,
-                    start_new_session=True,
-                )
-            except OSError as error:
-                ours.close()
-                raise MountError(f"cannot run {argv[0]}: {error.strerror}", phase=_PHASE) from error
+    async def _kept_for(self, params: Params) -> _Mount | None:
+        """Return what an earlier hub had asked for alike; end what else it had at that place."""
+        path = os.path.normpath(os.path.expanduser(str(params["remote"])))
+        for name, mount in list(self._mounts.items()):
+            if name.startswith(_KEPT) and path in mount.names:
+                if mount.wish == _wish(params):
+                    return self._mounts.pop(name)
+                await self._end(name, mount)
+        return None
+
+    def _use(self, name: str, mount: _Mount, number: int) -> None:
+        """Let a stream be the line of a mount: of the sshfs that asks for one, or has asked."""
 
         def over(ended: ByteStream) -> None:
             log.info("the stream of %s has ended", mount.path)
-            if name in self._mounts and mount.ending is None:
+            if mount.stream is ended and self._mounts.get(name) is mount and mount.ending is None:
                 mount.ending = asyncio.ensure_future(self._end(name, mount))
 
-        mount.stream = ByteStream(self._driver, stream, SocketEnds(ours), self._allowance, over)
+        def join(line: Ends) -> None:
+            if mount.number is None:
+                if mount.line is not None:
+                    mount.line.close(reset=True)
+                mount.line = line
+                return
+            number, mount.number = mount.number, None
+            mount.stream = ByteStream(self._driver, number, line, self._allowance, over)
+
+        mount.number = number
+        if mount.lines is not None:
+            mount.lines.close()
+        mount.lines = Lines(self._sockets, mount.path, join)
+        line, mount.line = mount.line, None
+        if line is not None:
+            join(line)
+
+    def _start(self, mount: _Mount, argv: list[str]) -> None:
+        assert mount.lines is not None
+        try:
+            mount.said = tempfile.TemporaryFile()  # noqa: SIM115  # closed in _clean
+            mount.process = subprocess.Popen(
+                argv,
+                env=mount.lines.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=mount.said,
+                stderr=mount.said,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise MountError(f"cannot run {argv[0]}: {error.strerror}", phase=PHASE) from error
 
     async def _await_mounted(self, mount: _Mount) -> None:
-        assert mount.process is not None
-        assert mount.stream is not None
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + _MOUNT_PATIENCE_S
-        while mount.path not in mount_points() or not mount.stream.received_bytes:
-            if mount.process.poll() is not None or mount.stream.over:
+        while mount.path not in mount_points():
+            over = mount.stream is not None and mount.stream.over
+            if over or (mount.process is not None and mount.process.poll() is not None):
                 raise _failed(mount, f"sshfs could not mount {mount.path}")
             if loop.time() > deadline_s:
                 raise _failed(mount, f"{mount.path} was not mounted in {_MOUNT_PATIENCE_S:g} s")
             await asyncio.sleep(_LOOK_S)
-        try:
-            await self._apart(lambda: os.listdir(mount.path), _MOUNT_PATIENCE_S)
-        except OSError as error:
-            raise _failed(mount, f"{mount.path} cannot be read: {error.strerror}") from error
+        error = await self._apart(lambda: look_into(mount.path), _MOUNT_PATIENCE_S)
+        if error is not None:
+            raise _failed(mount, f"{mount.path} cannot be read: {error.strerror}")
 
     async def _apart(self, look: Callable[[], Any], patience_s: float) -> Any:
         """Run what may hang beside the event loop; give up waiting for it after a while."""
@@ -167,7 +222,7 @@ class Mounts:
             return await asyncio.wait_for(loop.run_in_executor(None, look), patience_s)
         except asyncio.TimeoutError:
             raise MountError(
-                f"the host's file system did not answer for {patience_s:g} s", phase=_PHASE
+                f"the host's file system did not answer for {patience_s:g} s", phase=PHASE
             ) from None
 
     async def _take_from_others(self, remote: str) -> None:
@@ -175,11 +230,9 @@ class Mounts:
         path = os.path.normpath(os.path.expanduser(remote))
         for other in list(_links):
             for name, mount in list(other._mounts.items()):
-                away = other is not self and other._driver.carrier is None
-                if away and path in mount.names and mount.stream is not None:
+                if other is not self and other._driver.carrier is None and path in mount.names:
                     log.info("%s is taken from a client that is away", path)
-                    mount.stream.abort()  # sshfs ends: nothing that it is asked is answered
-                    await other._end(name, mount)
+                    await other._end(name, mount, in_order=False)
 
     async def _unmount(self, params: Params) -> Params:
         """Unmount; what is not mounted any more is no error."""
@@ -190,101 +243,83 @@ class Mounts:
         return {}
 
     async def _unmount_all(self, params: Params) -> Params:
-        """One of the two ends was replaced: end what would wait for the other for ever.
+        """One of the two ends was replaced: keep what is mounted for who asks for the same again.
 
         ``streams`` are those that the hub has given up; answer those that were in use here.
         """
-        mounts = list(self._mounts.items())
-        streams = [mount.stream.stream for _, mount in mounts if mount.stream is not None]
-        for _, mount in mounts:
-            if mount.stream is not None:
-                mount.stream.abort()  # sshfs ends: nothing that it is asked can be answered
-        for stream in set(params["streams"]) - set(streams):
-            self._driver.abandon(stream)
-        for name, mount in mounts:
-            await self._end(name, mount)
+        streams = []
+        for name, mount in list(self._mounts.items()):
+            if name.startswith(_KEPT):
+                continue
+            del self._mounts[name]
+            self._mounts[_KEPT + name] = mount
+            stream, mount.stream = mount.stream, None
+            if stream is not None:
+                streams.append(stream.stream)
+                stream.abort()
+            elif mount.number is not None:
+                streams.append(mount.number)
+                self._driver.abandon(mount.number)
+                mount.number = None
+            loop = asyncio.get_running_loop()
+            loop.call_later(_KEEP_S, self._give_up, _KEPT + name, mount)
+        for number in set(params["streams"]) - set(streams):
+            self._driver.abandon(number)
         return {"streams": streams}
 
-    async def _end(self, name: str, mount: _Mount) -> None:
-        """Unmount, end sshfs and remove the folders that were made; idempotent."""
+    def _give_up(self, name: str, mount: _Mount) -> None:
+        if self._mounts.get(name) is mount:
+            self._spawn_end(name, mount)
+
+    def _spawn_end(self, name: str, mount: _Mount) -> None:
+        task = asyncio.ensure_future(self._end(name, mount, in_order=False))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _on_left(self) -> None:
+        for name, mount in list(self._mounts.items()):
+            if mount.ending is None:
+                self._spawn_end(name, mount)
+
+    async def close(self) -> None:
+        """End everything: the agent leaves."""
+        for name, mount in list(self._mounts.items()):
+            await self._end(name, mount, in_order=False)
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    async def _end(self, name: str, mount: _Mount, *, in_order: bool = True) -> None:
+        """Unmount, end sshfs and remove the folders that were made; idempotent.
+
+        ``in_order``: what is to be written still is.
+        """
         self._mounts.pop(name, None)
-        if mount.process is not None:
-            loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        if not in_order:
+            self._cut(mount)
+        if mount.path:
             await loop.run_in_executor(None, _let_go, mount)
-        if mount.stream is not None:
-            mount.stream.abort()
-        await asyncio.get_running_loop().run_in_executor(None, _clean, mount)
+        self._cut(mount)
+        await loop.run_in_executor(None, _clean, mount)
         _served.difference_update(mount.names)
 
-
-def mount_points() -> set[str]:
-    """Return every path that something is mounted at, without looking at any of them."""
-    if os.path.exists(_TABLE):
-        with open(_TABLE, encoding="utf-8", errors="surrogateescape") as table:
-            return {_unescaped(line.split(" ")[4]) for line in table}
-    listed = subprocess.run(["/sbin/mount"], stdout=subprocess.PIPE, check=False).stdout
-    found = re.findall(r" on (/.*) \([^()]*\)$", os.fsdecode(listed), re.MULTILINE)
-    return set(found)
-
-
-def _unescaped(path: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), path)
-
-
-def _prepare(remote: str) -> _Mount:
-    """Return an empty folder to mount at, made if missing. Raises MountError."""
-    path = os.path.expanduser(remote)
-    if not os.path.isabs(path) or "\0" in path:
-        raise MountError(f"{remote} is no absolute path", phase=_PHASE)
-    folder, name = os.path.split(os.path.normpath(path))
-    mount = _Mount(os.path.join(os.path.realpath(folder), name))
-    mount.names.add(os.path.join(folder, name))
-    if mount.path in mount_points():
-        _clear_stale(mount.path)
-    try:
-        _make_folders(mount)
-        if os.listdir(mount.path):
-            raise MountError(
-                f"{mount.path} is not empty",
-                phase=_PHASE,
-                advice="mount at another folder of the host, or empty this one",
-                code="MOUNT-POINT",
-            )
-    except OSError as error:
-        raise MountError(
-            f"cannot mount at {mount.path}: {error.strerror}",
-            phase=_PHASE,
-            advice="name a folder that the account may make on the host",
-            code="MOUNT-POINT",
-        ) from error
-    return mount
+    def _cut(self, mount: _Mount) -> None:
+        """End the line: whatever sshfs waits for fails."""
+        if mount.lines is not None:
+            mount.lines.close()
+        if mount.line is not None:
+            mount.line.close(reset=True)
+            mount.line = None
+        if mount.stream is not None:
+            mount.stream.abort()
+        if mount.number is not None:
+            self._driver.abandon(mount.number)
+            mount.number = None
 
 
-def _clear_stale(path: str) -> None:
-    """Unmount what a dead sshfs has left. Raises MountError when it is alive, or stays."""
-    try:
-        os.stat(path)
-    except OSError as error:
-        if error.errno in (errno.ENOTCONN, errno.EIO, errno.ENXIO):
-            log.warning("%s was mounted by a process that is gone", path)
-            _run_unmount(path, lazily=True)
-    if path in mount_points():
-        raise MountError(
-            f"something is mounted at {path} already",
-            phase=_PHASE,
-            advice="mount at another folder of the host, or unmount that: fusermount3 -u " + path,
-        )
-
-
-def _make_folders(mount: _Mount) -> None:
-    missing = []
-    path = mount.path
-    while not os.path.lexists(path):
-        missing.append(path)
-        path = os.path.dirname(path)
-    for path in reversed(missing):
-        os.mkdir(path, 0o755)
-        mount.made.append(path)
+def _wish(params: Params) -> tuple[object, ...]:
+    """Return what two requests for the same mount have in common."""
+    return params["remote"], params["sshfs"], tuple(params["options"])
 
 
 def _find_sshfs(named: str) -> str:
@@ -294,7 +329,7 @@ def _find_sshfs(named: str) -> str:
     if found is None:
         raise MountError(
             f"the host has no {named or 'sshfs'}",
-            phase=_PHASE,
+            phase=PHASE,
             advice=_NO_SSHFS,
             code="MOUNT-NO-SSHFS",
         )
@@ -302,7 +337,7 @@ def _find_sshfs(named: str) -> str:
         reason = "the account may not use" if os.path.exists(_FUSE) else "the host has no"
         raise MountError(
             f"{reason} {_FUSE}",
-            phase=_PHASE,
+            phase=PHASE,
             advice="ask the host's administrator; a container needs the device and CAP_SYS_ADMIN",
             code="MOUNT-NO-FUSE",
         )
@@ -315,9 +350,9 @@ def _arguments(options: Any, path: str) -> list[str]:
         isinstance(option, str) and re.fullmatch(r"[a-z_]+(=[^,\\]*)?", option)
         for option in options
     ):
-        raise MountError("malformed options of a mount", phase=_PHASE)
-    joined = ",".join(["passive", "fsname=sshpyk", *options])
-    return ["-f", "-o", joined, ":/", path]
+        raise MountError("malformed options of a mount", phase=PHASE)
+    joined = ",".join(["reconnect", SSH_COMMAND, "fsname=sshpyk", *options])
+    return ["-f", "-o", joined, SOURCE, path]
 
 
 def _failed(mount: _Mount, what: str) -> MountError:
@@ -326,29 +361,13 @@ def _failed(mount: _Mount, what: str) -> MountError:
         mount.said.seek(0)
         said = mount.said.read().decode("utf-8", "replace")[-_SAID_BYTES:]
     advice = next((advice for words, advice in _ADVICE if words in said), "")
-    return MountError(what, phase=_PHASE, said=said, advice=advice)
-
-
-def _run_unmount(path: str, *, lazily: bool) -> bool:
-    """Unmount as this user; ``lazily`` also what is in use. Tell whether that was done."""
-    if sys.platform == "darwin":
-        commands = [["/sbin/umount", *(["-f"] if lazily else []), path]]
-    else:
-        how = "-uz" if lazily else "-u"
-        commands = [["fusermount3", how, path], ["fusermount", how, path]]
-    for command in commands:
-        with contextlib.suppress(FileNotFoundError):
-            ran = subprocess.run(
-                command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
-            )
-            return ran.returncode == 0
-    return False
+    return MountError(what, phase=PHASE, said=said, advice=advice)
 
 
 def _let_go(mount: _Mount) -> None:
     """Unmount in order while the stream is there, so that what is to be written is; else by force."""
-    if mount.path in mount_points() and not _run_unmount(mount.path, lazily=False):
-        _run_unmount(mount.path, lazily=True)
+    if mount.path in mount_points() and not run_unmount(mount.path, lazily=False):
+        run_unmount(mount.path, lazily=True)
         return
     if mount.process is not None and mount.path not in mount_points():
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -363,7 +382,7 @@ def _clean(mount: _Mount) -> None:
             mount.process.kill()
             mount.process.wait()
     if mount.path and mount.path in mount_points():
-        _run_unmount(mount.path, lazily=True)
+        run_unmount(mount.path, lazily=True)
     if mount.said is not None:
         mount.said.close()
         mount.said = None

@@ -52,7 +52,7 @@ class Service:
         book.on_ended = lambda kernel: logs.end(kernel.kernel_id, kernel.status)
         self._starting: set[str] = set()  # asked for, and not stopped since
         self.forwards = Forwards(driver, lambda op, **params: self.rpc.call(op, **params))
-        self.mounts = Mounts(driver)
+        self.mounts = Mounts(driver, places.sockets)
         self.rpc = Rpc(
             driver,
             {

@@ -99,6 +99,7 @@ class Mounts:
         self._mounted: dict[MountRequest, _Mounted] = {}
         self._turn = asyncio.Lock()  # one after the other: the next may want the same folder
         self._tasks: set[asyncio.Future[Any]] = set()
+        self._made: dict[MountRequest, list[str]] = {}  # folders on the host, which go with it
         self._coming_back: set[str] = set()  # users for whom we mount again
         self._to_tidy = host.took_over  # the agent has mounts of a hub that is dead, or had ours
         self._leaving: list[_Mounted] = []
@@ -309,7 +310,7 @@ class Mounts:
         words += ["--follow-symlinks"] if options.follow_symlinks else []
         self._host.phase = f"mounting {request}"
         number = self._serve(mounted, [local, *words])
-        await self._host.rpc.call(
+        answer = await self._host.rpc.call(
             "mount",
             mount=mounted.mount_id,
             stream=number,
@@ -317,7 +318,9 @@ class Mounts:
             sshfs=request.sshfs,
             options=options.for_sshfs,
             takeover=mounted.takeover,
+            made=self._made.get(request),
         )
+        self._made[request] = answer.get("made", [])
         log.info("mounted %s", request)
 
     def _serve(self, mounted: _Mounted, words: Sequence[str]) -> int:
@@ -361,12 +364,14 @@ class Mounts:
             advice="mount it again with sshpyk mount",
         )
         users = sorted(mounted.users)
+        self._made.pop(mounted.request, None)
         mounted.users.clear()
         del self._mounted[mounted.request]
         self._tell_ended(users, error)
 
     async def _take_down(self, mounted: _Mounted) -> None:
         mounted.leaving = True
+        self._made.pop(mounted.request, None)
         self._leaving.append(mounted)
         try:
             async with self._turn:

@@ -56,9 +56,7 @@ class Mounted:
 
 
 @contextlib.contextmanager
-def mounted(
-    lab: Lab, hub: OwnHub, local: Path, *words: str, user: str = USER
-) -> Iterator[Mounted]:
+def mounted(lab: Lab, hub: OwnHub, local: Path, *words: str, user: str = USER) -> Iterator[Mounted]:
     """Mount a folder where none is; afterwards none is there again."""
     remote = f"/tmp/mv-{uuid.uuid4().hex[:8]}"
     place = f"{hub.host}:{remote}"
@@ -182,9 +180,7 @@ def check_what_is_held(made: Mounted, kill: Any) -> None:
     assert (made.local / "out").read_text() == "before"
 
 
-def test_the_hub_is_killed_and_the_mount_is_made_again(
-    bench: Bench, lab: Lab, local: Path
-) -> None:
+def test_the_hub_is_killed_and_the_mount_is_made_again(bench: Bench, lab: Lab, local: Path) -> None:
     with mounted(lab, bench.hub, local) as made:
         check_what_is_held(made, lambda: os.kill(bench.hub.pid, signal.SIGKILL))
         assert "mounted; sshpyk mount" in sshpyk("mounts").stdout

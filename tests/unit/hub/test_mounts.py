@@ -35,7 +35,7 @@ class Bench:
         self.joined = joined
         self.host = FakeHost(joined)
         self.mounts = Mounts(self.host)  # type: ignore[arg-type]
-        self.agent_mounts = agent_mount.Mounts(joined.agent)
+        self.agent_mounts = agent_mount.Mounts(joined.agent, str(folder))
         self.rpc = Rpc(joined.agent, self.agent_mounts.operations)
         self.local = folder / "local"
         self.remote = folder / "remote" / "code"
@@ -269,38 +269,123 @@ async def test_a_kernel_starts_in_a_mounted_folder_without_holding_up_the_loop(t
         assert (made.local / "notebooks" / "where").read_text().strip() == cwd
 
 
+_HOLD = """
+import os, sys
+os.chdir(sys.argv[1])
+file = os.open("held", os.O_RDONLY)
+print("ready", flush=True)
+input()
+try:
+    print(os.pread(file, 9, 0))
+except OSError as error:
+    print(error.strerror)
+print(open("held").read())
+"""
+
+
+class Held:
+    """Another process in the mounted folder, with a file that is open.
+
+    Of this process's own, any fork would wait for the loop that it stops.
+    """
+
+    def __init__(self, made: Bench) -> None:
+        (made.local / "held").write_text("kept")
+        words = [sys.executable, "-c", _HOLD, str(made.remote)]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(words, cwd="/", stdin=pipe, stdout=pipe, text=True)
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "ready\n"
+
+    def check(self) -> None:
+        """The folder is as good as before; the file says that it is lost."""
+        said, _ = self.process.communicate("\n", timeout=30)
+        assert said.splitlines() == ["Input/output error", "kept"]
+
+
 @needs_fuse
 @in_loop
-async def test_the_hub_is_killed_and_the_next_one_mounts_again(tmp_path: Path):
+async def test_the_hub_is_killed_and_what_is_mounted_waits_for_the_next(tmp_path: Path):
+    async with bench(tmp_path) as made:
+        await made.mounts.hold("kernel", [made.request()])
+        held = await apart(lambda: Held(made))
+        (dead,) = made.mounts._mounted.values()
+        assert dead.stream is not None
+        assert dead.server is not None
+        dead.stream._let_go(reset=True)  # without a word to the agent
+        await apart(dead.server.wait)
+        made.host.took_over = True
+        made.mounts = Mounts(made.host)  # type: ignore[arg-type]
+        await made.mounts.hold_again("kernel", [made.request()])
+        assert made.is_mounted()
+        await apart(held.check)
+
+
+@needs_fuse
+@in_loop
+async def test_what_was_asked_of_a_killed_hub_waits_for_the_next(tmp_path: Path):
     async with bench(tmp_path) as made:
         await made.mounts.hold("kernel", [made.request()])
         (dead,) = made.mounts._mounted.values()
+        assert dead.stream is not None
         assert dead.server is not None
-        dead.server.kill()  # as it ends with its hub
-        dead.server.wait()
-        made.host.took_over = True
-        made.mounts._mounted.clear()
-        made.mounts = Mounts(made.host)  # type: ignore[arg-type]
+        await made.agent_mounts._unmount_all({"streams": []})  # sshfs asks for another line now
+        dead.stream.abort()
+        asked = asyncio.ensure_future(apart(lambda: os.listdir(made.remote)))
+        await asyncio.sleep(0.3)
+        assert not asked.done()
         (made.local / "file").touch()
-        made.mounts.hold_again("kernel", [made.request()])
-        await until(lambda: not made.mounts._tasks)
-        assert await apart(lambda: os.listdir(made.remote)) == ["file"]
+        made.mounts = Mounts(made.host)  # type: ignore[arg-type]
+        await made.mounts.hold("kernel", [made.request()])
+        assert await asked == ["file"]
 
 
 @needs_fuse
 @in_loop
-async def test_the_agent_is_killed_and_the_next_one_mounts_again(tmp_path: Path):
+async def test_what_no_hub_asks_for_again_is_unmounted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(agent_mount, "_KEEP_S", 0.2)
     async with bench(tmp_path) as made:
         await made.mounts.hold("kernel", [made.request()])
+        await made.agent_mounts._unmount_all({"streams": []})
+        await until(lambda: not made.agent_mounts.busy and not made.is_mounted())
+        await until(lambda: not made.remote.exists())
+
+
+@needs_fuse
+@in_loop
+async def test_the_next_hub_asks_for_something_else_at_the_same_place(tmp_path: Path):
+    async with bench(tmp_path) as made:
+        await made.mounts.hold("kernel", [made.request()])
+        await made.agent_mounts._unmount_all({"streams": []})
+        made.mounts = Mounts(made.host)  # type: ignore[arg-type]
+        await made.mounts.hold("kernel", [made.request("ro")])
+        with pytest.raises(OSError, match="Read-only"):
+            await apart((made.remote / "new").touch)
+
+
+@needs_fuse
+@in_loop
+async def test_the_agent_is_killed_and_the_next_one_takes_the_mount(tmp_path: Path):
+    async with bench(tmp_path) as made:
+        await made.mounts.hold("kernel", [made.request()])
+        held = await apart(lambda: Held(made))
         (dead,) = made.agent_mounts._mounts.values()
         assert dead.process is not None
-        dead.process.kill()
-        dead.process.wait()
-        made.agent_mounts._mounts.clear()  # nobody is left to unmount it
-        made.agent_mounts = agent_mount.Mounts(made.joined.agent)
+        assert dead.stream is not None
+        assert dead.lines is not None
+        dead.stream._let_go(reset=True)
+        dead.lines.close()
+        made.agent_mounts._mounts.clear()
+        agent_mount._served.clear()
+        made.agent_mounts = agent_mount.Mounts(made.joined.agent, str(tmp_path))
         made.rpc = Rpc(made.joined.agent, made.agent_mounts.operations)
-        (made.local / "file").touch()
         made.mounts.agent_replaced()
         await until(lambda: not made.mounts._tasks)
-        assert await apart(lambda: os.listdir(made.remote)) == ["file"]
-        agent_mount._clean(dead)
+        await apart(held.check)
+        made.mounts.release("kernel")
+        await until(lambda: not made.mounts.busy)
+        await until(lambda: not made.remote.parent.exists())  # made by the one before
+        dead.process.wait()
+        dead.said.close()  # type: ignore[union-attr]
