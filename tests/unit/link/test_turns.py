@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sshpyk.link.frames import Ack, Hello, LinkProtocolError, Position
+from sshpyk.link.link import Link
 from sshpyk.link.stream import CREDIT_WINDOW_BYTES
 from tests.unit.link.pair import Pair
 
-SENDS, CONNECTS, STEPS, LETS_THEM_READ = range(4)
-actions = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 4)), max_size=30)
+MESSAGE_BYTES = CREDIT_WINDOW_BYTES // 2 + 1
+SENDS, FINISHES, TAKES_CHUNKS, PEER_TAKES, CONNECTS = range(5)
 
 
-@given(actions)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 4)), min_size=10, max_size=40))
 def test_every_stream_that_is_ready_is_found(actions: list[tuple[int, int]]):
-    pair = Pair()
-    pair.agent.consume_at_once = False
-    link = pair.hub.link
-    pair.connect()
+    link = Link("ab" * 16)
+    link.attach(1)
+    taken = dict.fromkeys(range(1, 5), 0)
+    for number in taken:
+        link.open(number, urgent=number == 1, bulk=number == 2)
     for action, number in actions:
-        if action == SENDS and not link.is_over(number):
-            link.open(number, urgent=number == 1, bulk=number == 2)
-            link.finish(number) if number == 4 else link.send(
-                number, bytes(CREDIT_WINDOW_BYTES // 2)
-            )
+        sender = link._streams[number].sender
+        if action == SENDS and not sender.finished:
+            link.send(number, bytes(MESSAGE_BYTES))
+        elif action == FINISHES:
+            link.finish(number)
+        elif action == TAKES_CHUNKS:
+            while link.next_chunk(number * MESSAGE_BYTES // 3):
+                pass
+        elif (
+            action == PEER_TAKES
+            and link.queued_seq(number)
+            and not link._streams[number].sender.ready
+        ):
+            taken[number] = min(taken[number] + 1, link.queued_seq(number))
+            credit = taken[number] * MESSAGE_BYTES + CREDIT_WINDOW_BYTES
+            with contextlib.suppress(LinkProtocolError):  # of what was not sent yet
+                link.receive_ack(Ack(number, taken[number], credit))
         elif action == CONNECTS:
-            pair.connect()
-        elif action == STEPS:
-            pair.step()
-        elif action == LETS_THEM_READ:
-            taken, pair.agent.handed = pair.agent.handed, []
-            for message in taken:
-                pair.agent.link.consumed(message.stream)
+            at = {n: Position(seq, 0, seq * MESSAGE_BYTES) for n, seq in taken.items()}
+            link.attach(link.epoch + 1, Hello(link.link_id, link.epoch + 1, streams=at))
         ready = {number for number, one in link._streams.items() if one.sender.ready}
         assert link.has_chunk is bool(ready)
         assert ready <= set(link._turns._queue)
@@ -50,3 +62,16 @@ def test_one_that_runs_out_of_credit_comes_after_the_others_when_it_has_some_aga
             order.append(chosen[0].stream)
         link.send(number, b"y" * 50)
     assert order == [1, 3, 1, 3, 1, 3]
+
+
+def test_credit_brings_a_stream_its_turn_back():
+    link = Link("ab" * 16)
+    link.attach(1)
+    link.open(1)
+    for _ in range(3):
+        link.send(1, bytes(MESSAGE_BYTES))
+    while link.next_chunk(MESSAGE_BYTES):
+        pass
+    assert not link.has_chunk
+    link.receive_ack(Ack(1, 1, MESSAGE_BYTES + CREDIT_WINDOW_BYTES))
+    assert link.has_chunk
