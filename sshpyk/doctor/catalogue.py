@@ -311,7 +311,7 @@ _KERNEL = {
         test="unit/hub/test_mounts.py::test_what_sshfs_says_is_passed_on",
     ),
     "MOUNT-POINT": Entry(
-        "the account can neither use nor make that folder",
+        "the account can neither use nor make that folder, or something is in it already",
         "is not there and cannot be made",
         "name another mount point with --mount-local-on-remote",
     ),
