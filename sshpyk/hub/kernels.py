@@ -111,11 +111,15 @@ class Kernels:
     async def _launch(self, kernel_id: str, request: LaunchRequest) -> HubKernel:
         deadline_s = asyncio.get_running_loop().time() + request.launch_timeout_s
         bringing_up = asyncio.ensure_future(self._host.bring_up(request.python))
+        # A request that rode along with the first HELLO fails as the dial does, and says it.
+        bringing_up.add_done_callback(lambda task: task.cancelled() or task.exception())
         endpoints: Endpoints | None = None
         try:
             endpoints = self._pool.take(connection_file.read(request.connection_file))
-            await bringing_up
-            await self.mounts.hold(kernel_id, request.mounted_folders)
+            if request.mounted_folders:
+                await bringing_up
+                await self.mounts.hold(kernel_id, request.mounted_folders)
+            await _either(bringing_up, self._host.carried.wait())
             return await self._start(kernel_id, request, endpoints, deadline_s)
         except BaseException as error:
             bringing_up.cancel()
@@ -412,3 +416,14 @@ class Kernels:
         for kernel in self._kernels.values():
             kernel.endpoints.close()
         self._pool.close()
+
+
+async def _either(first: asyncio.Future[None], other: Coroutine[Any, Any, Any]) -> None:
+    """Return when one of the two is done. Raises what ``first`` does."""
+    waiting = asyncio.ensure_future(other)
+    try:
+        await asyncio.wait({first, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+    if first.done():
+        first.result()
