@@ -313,6 +313,11 @@ class Connection:
         """
         return self._received_bytes - self._progress_bytes >= PROGRESS_EVERY_BYTES
 
+    @property
+    def portion_bytes(self) -> int:
+        """How much to ask :meth:`data_to_send` for: what a fast line carries in no time."""
+        return self._pacing.portion_bytes
+
     def data_to_send(self, limit_bytes: int, now_s: float) -> list[bytes]:
         """Return buffers to write, of about ``limit_bytes`` in all; an empty list means none.
 
