@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -62,12 +63,12 @@ def forward(host: str, tunnels: tuple[str, ...], **given: Any) -> Forwarded | Tu
     owners = open_all(target, requests)
     opened = Forwarded(tuple((host, owner.tunnel) for owner in owners), given["background"])
     if given["background"]:
-        _go_on_in_background(owners)
+        go_on_in_background(owners)
         return opened
     with contextlib.suppress(KeyboardInterrupt):
         render(opened)
         sys.stdout.flush()
-        _keep_in_sight(host, owners)
+        keep_in_sight(host, owners)
     for owner in owners:
         owner.close()
     return TunnelsClosed(tuple((host, owner.tunnel) for owner in owners))
@@ -111,7 +112,7 @@ def _port(digits: str, whole: str, least: int = 0) -> int:
     return int(digits)
 
 
-def _keep_in_sight(host: str, owners: list[TunnelOwner]) -> None:
+def keep_in_sight(host: str, owners: Sequence[TunnelOwner]) -> None:
     """Show how the tunnels are until they are closed."""
     if not sys.stderr.isatty():
         shown = ["up"]
@@ -138,7 +139,7 @@ def _keep_in_sight(host: str, owners: list[TunnelOwner]) -> None:
         keep(owners, _LOOK_S, show)
 
 
-def _status(host: str, owners: list[TunnelOwner]) -> str:
+def _status(host: str, owners: Sequence[TunnelOwner]) -> str:
     link = owners[0].link
     away = "" if link["away_s"] is None else f" for {link['away_s']:.0f} s ({link['reason']})"
     sums = dict(owners[0].tunnel)
@@ -149,7 +150,9 @@ def _status(host: str, owners: list[TunnelOwner]) -> str:
     return f"{host}: link {link['link']}{away}; {tunnel_traffic(sums)}; Ctrl+C closes"
 
 
-def _go_on_in_background(owners: list[TunnelOwner]) -> None:
+def go_on_in_background(
+    owners: Sequence[TunnelOwner], at_end: Callable[[], None] = lambda: None
+) -> None:
     """Let a child of ours keep the tunnels, without the terminal; return in the parent."""
     if os.fork():
         return
@@ -164,4 +167,6 @@ def _go_on_in_background(owners: list[TunnelOwner]) -> None:
         keep(owners, None, lambda: None)
         status = 0
     finally:
+        with contextlib.suppress(Exception):
+            at_end()
         os._exit(status)

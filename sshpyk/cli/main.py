@@ -37,9 +37,10 @@ _VERBS = {
     "edit": ("sshpyk.cli.edit:edit", "Change an SSH kernel; what is not named stays."),
     "attach": ("sshpyk.cli.attach:attach", "Bring a kernel that runs on a host here."),
     "gc": ("sshpyk.cli.gc:gc", "End kernels on hosts that nobody needs any more."),
+    "lab": ("sshpyk.cli.lab:lab", "Open JupyterLab of a host in the browser here."),
     "leave": ("sshpyk.cli.leave:leave", "Let a kernel go on without this machine."),
     "logs": ("sshpyk.cli.logs:logs", "Show what a kernel wrote to its stdout and stderr."),
-    "stop": ("sshpyk.cli.stop:stop", "End kernels on a host, whoever carries them."),
+    "stop": ("sshpyk.cli.stop:stop", "End kernels and Jupyter servers on a host."),
     "ps": ("sshpyk.cli.ps:ps", "Show links to hosts, and the kernels behind them."),
     "forward": (
         "sshpyk.cli.forward:forward",
@@ -50,6 +51,7 @@ _VERBS = {
         "sshpyk.cli.login:login",
         "Open the link to a host that asks for a password or a code.",
     ),
+    "servers": ("sshpyk.cli.servers:servers", "Show the Jupyter servers that run on hosts."),
     "tunnels": ("sshpyk.cli.tunnels:tunnels", "Show the tunnels that are open."),
 }
 

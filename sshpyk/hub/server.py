@@ -21,7 +21,7 @@ killed, the stand-in starts another and says ``{"op": "reattach", "request": …
 ``{"op": "status"}`` answers one record at once, ``{"op": "survey", "python": …}`` adds what the host
 says, ``{"op": "ask", "what": "gc", …}`` passes a question to the agent, ``leave`` and ``end`` do that to
 a kernel whose stand-in is another process, and ``{"op": "quit"}`` makes the hub leave. ``login`` is
-told in :mod:`.login`; ``forward``, ``tunnels`` and ``close_tunnel`` in
+told in :mod:`.login`; ``forward``, ``serve``, ``tunnels`` and ``close_tunnel`` in
 :mod:`sshpyk.servers.conversation`. ``{"op": "script", "script": …, "timeout_s": …}`` runs sh on the host
 over a link that is up, and answers what it said.
 """
@@ -43,11 +43,12 @@ from sshpyk.hub.linkstate import LinkState
 from sshpyk.hub.login import serve_login
 from sshpyk.hub.requests import HubKernel, LaunchRequest, Left, Outcome, Taken, Ticket, owner
 from sshpyk.servers.conversation import TUNNEL_OPERATIONS, serve_tunnels
+from sshpyk.servers.jupyter import Servers
 from sshpyk.servers.tunnels import Tunnels
 
 _Orders = asyncio.Future[dict[str, Any] | None]
 
-_ASKED_OF_HOST = ("list", "gc", "stop", "logs", "read_log")
+_ASKED_OF_HOST = ("list", "gc", "stop", "logs", "read_log", "servers", "open_server", "stop_server")
 _LONGEST_WAIT_S = 3600.0
 _LINE_LIMIT_BYTES = 16 * 1024 * 1024
 _SCRIPT_GRACE_S = 5.0
@@ -63,6 +64,7 @@ class Server:
         self._host = host
         self._kernels = kernels
         self.tunnels = Tunnels(host)
+        self.servers = Servers(host)
         self._conversations: set[asyncio.Task[None]] = set()
         self.owners: set[_Conversation] = set()
         host.on_notice = self._notify
@@ -246,7 +248,8 @@ class _Conversation:
         self._say(**self._server.leave(record["kernel_id"]))
 
     async def _serve_tunnels(self, record: dict[str, Any]) -> None:
-        await serve_tunnels(self._server.tunnels, record, self._read_order, self._say)
+        tunnels, servers = self._server.tunnels, self._server.servers
+        await serve_tunnels(tunnels, servers, record, self._read_order, self._say)
 
     async def _quit(self, _record: dict[str, Any]) -> None:
         self._server.quit.set()

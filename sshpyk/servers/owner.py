@@ -30,9 +30,11 @@ class TunnelOwner:
     def __init__(self, target: SshTarget, request: TunnelRequest) -> None:
         self.target = target
         self.closed = False
+        self.reason = ""  # why, where that is not ours
         self.tunnel: Record = {}
         self.link: Record = {}
         self._request = request
+        self._server_id = ""  # what hangs on the tunnel
         self._hub: HubClient | None = None
         self._tries = 0
         self._tried_s = 0.0
@@ -57,7 +59,8 @@ class TunnelOwner:
     def _say_forward(self) -> None:
         self._hub = reach_hub(self.target)
         with contextlib.suppress(OSError):  # it has gone: heard as its silence
-            self._hub.say("forward", request=dataclasses.asdict(self._request) | self._ends())
+            request = dataclasses.asdict(self._request) | self._ends()
+            self._hub.say("forward", request=request, server=self._server_id)
 
     def _ends(self) -> Record:
         return {end: getattr(self._request, end).to_record() for end in ("listen", "target")}
@@ -81,7 +84,7 @@ class TunnelOwner:
         if record["event"] == "failed":
             raise error_from_record(record["error"])
         if record["event"] == "closed":
-            self.closed = True
+            self.closed, self.reason = True, record.get("reason", "")
         else:
             self.tunnel, self.link = record["tunnel"], record["link"]
 
