@@ -1,7 +1,7 @@
 """Take the pictures in docs/images anew: `make screenshots`.
 
-The tests that look at a JupyterLab across an outage, a local and a remote one, save them in their own folders
-on the laptop; a test changes nothing in the checkout.
+The tests that look at a JupyterLab across an outage, a local and a remote one, save them in their own
+folders on the laptop; a test changes nothing in the checkout.
 """
 
 from __future__ import annotations

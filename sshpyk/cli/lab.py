@@ -16,16 +16,18 @@ from sshpyk.cli.add_host import progress
 from sshpyk.cli.asking import Host
 from sshpyk.cli.browser import show_page
 from sshpyk.cli.complete import hosts as offered_hosts
-from sshpyk.cli.forward import go_on_in_background, keep_in_sight
+from sshpyk.cli.keeping import go_on_in_background, keep_in_sight
 from sshpyk.cli.lab_end import asked_at_the_end
 from sshpyk.cli.lab_wish import Wish, elsewhere
 from sshpyk.cli.render import render
+from sshpyk.cli.render_tunnels import tunnel_traffic
 from sshpyk.cli.results import ServerClosed, ServerListing, ServerOpened
 from sshpyk.cli.servers import the_server, tunnel_to
 from sshpyk.errors import (
     AuthenticationFailed,
     HostKeyChanged,
     HostKeyRejected,
+    ServerError,
     SshpykError,
 )
 from sshpyk.servers.lab import ServerOwner, remove_page, server_url, write_page
@@ -221,13 +223,17 @@ def _until_closed(host: Host, owner: ServerOwner) -> ServerClosed:
     name, server = host.target.host, owner.server
     while True:
         try:
-            keep_in_sight(name, [owner])
+            keep_in_sight([owner], lambda: f"{tunnel_traffic(owner.tunnel)}; Ctrl+C ends")
             break
+        except ServerError as error:
+            if error.code != "SERVER-ENDED":
+                raise
+            return ServerClosed(name, server, "has ended, by Shut Down or a signal")
         except KeyboardInterrupt:
             if asked_at_the_end(host, owner):
                 break
     if owner.closed:
-        return ServerClosed(name, server, owner.reason or "its tunnel was closed")
+        return ServerClosed(name, server, "its tunnel was closed")
     if owner.server["keep"] or not owner.server["mine"]:
         return ServerClosed(name, server, f"runs on; sshpyk lab {name} opens it again")
     if owner.link["link"] != "up":

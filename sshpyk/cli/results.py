@@ -148,6 +148,17 @@ class Processes:
 
 
 @dataclass(frozen=True)
+class Mounting:
+    """Folders of this machine for a kernel that is here again: those asked for, places for which there
+    is none, and what went wrong with others.
+    """
+
+    asked: tuple[dict[str, Any], ...] = ()
+    unknown: tuple[str, ...] = ()
+    notice: str = ""
+
+
+@dataclass(frozen=True)
 class Attached:
     """``attach`` brought a kernel here; the process ``pid`` holds it."""
 
@@ -155,15 +166,17 @@ class Attached:
     kernel: dict[str, Any]
     connection_file: Path
     pid: int
+    mounting: Mounting = Mounting()
     as_json: bool = False
 
 
 @dataclass(frozen=True)
 class LeftKernel:
-    """``leave`` left this kernel."""
+    """``leave`` left this kernel; folders of this machine that were mounted at ``places`` go."""
 
     host: str
     kernel_id: str
+    places: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -303,3 +316,27 @@ class ServerListing:
     def exit_code(self) -> int:
         """1 when some host gave no answer."""
         return 1 if self.failures else 0
+
+
+@dataclass(frozen=True)
+class Mounted:
+    """``mount`` mounted this: what the hub says of it."""
+
+    host: str
+    mount: dict[str, Any]
+    background: bool
+
+
+@dataclass(frozen=True)
+class MountListing:
+    """What ``mounts`` found: what each hub answered."""
+
+    hubs: tuple[dict[str, Any], ...]
+    as_json: bool = False
+
+
+@dataclass(frozen=True)
+class Unmounted:
+    """``unmount``, or the end of ``mount``, let go of these: (host, mount, state; "" if gone)."""
+
+    mounts: tuple[tuple[str, dict[str, Any], str], ...]

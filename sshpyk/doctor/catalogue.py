@@ -311,7 +311,7 @@ _KERNEL = {
         test="unit/hub/test_mounts.py::test_what_sshfs_says_is_passed_on",
     ),
     "MOUNT-POINT": Entry(
-        "the account can neither use nor make that folder",
+        "the account can neither use nor make that folder, or something is in it already",
         "is not there and cannot be made",
         "name another mount point with --mount-local-on-remote",
     ),
@@ -396,6 +396,12 @@ _SERVERS = {
         "the server does not listen after … s",
         "it was stopped again; if it is merely slow: --timeout SECONDS",
         "unit/servers/test_jupyter.py::test_one_that_never_listens_is_given_up_in_time",
+    ),
+    "SERVER-ENDED": Entry(
+        "somebody chose Shut Down in the browser, or ended it on the host",
+        "the server has ended, …",
+        "",
+        f"{_SERVER}::test_one_that_ends_or_whose_host_is_gone_says_so",
     ),
     "SERVER-GONE": Entry(
         "it has ended, or the host was rebooted",

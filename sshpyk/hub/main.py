@@ -56,6 +56,7 @@ async def live(target: SshTarget, path: str, *, umask: int = 0o022) -> None:
     with contextlib.suppress(FileNotFoundError):  # asyncio removes it itself from 3.13 on
         os.unlink(path)
     server.tunnels.close_all()
+    server.mounts.close_all()
     with contextlib.suppress(asyncio.TimeoutError):
         await asyncio.wait_for(kernels.stop_all(), _STOP_PATIENCE_S)
     with contextlib.suppress(asyncio.TimeoutError):

@@ -14,7 +14,7 @@ import secrets
 import socket
 import subprocess
 import sys
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,7 @@ from sshpyk.mounts.options import sort_options
 from sshpyk.wire.bytestream import Allowance, ByteStream, SocketEnds
 
 LINGER_S = 2.0
-_TRIES_AGAIN = 3  # what a dead sshfs leaves may still be going
+_TRIES_AGAIN = 10  # what a dead sshfs leaves may still be going
 _PAUSE_S = 0.5
 _SERVER_PATIENCE_S = 5.0
 _PHASE = "mounting"
@@ -60,53 +60,119 @@ class _Mounted:
     """A mount, who uses it, and what it is made of."""
 
     request: MountRequest
+    takeover: bool = False
     mount_id: str = field(default_factory=lambda: secrets.token_hex(8))
     users: set[str] = field(default_factory=set)
     coming_up: asyncio.Future[None] | None = None
     server: subprocess.Popen[bytes] | None = None
     stream: ByteStream | None = None
     gone: bool = False
+    ending: bool = False  # by us
+    leaving: bool = False  # nobody uses it any more
+
+    def summary(self) -> dict[str, Any]:
+        """Describe it, and who uses it."""
+        return {
+            "local": self.request.local,
+            "remote": self.request.remote,
+            "options": list(self.request.options),
+            "users": sorted(self.users),
+            "state": self._state,
+        }
+
+    @property
+    def _state(self) -> str:
+        if self.gone or self.leaving:
+            return "gone" if self.gone else "unmounting"
+        return "mounted" if self.coming_up is not None and self.coming_up.done() else "mounting"
 
 
 class Mounts:
-    """The mounts of one hub. ``umask`` is the user's: the files that appear here are theirs."""
+    """The mounts of one hub. ``umask`` is the user's: the files that appear here are theirs.
+
+    ``on_ended`` is told who has lost a mount for good, and why, while the link goes on.
+    """
 
     def __init__(self, host: HostLink, umask: int = 0o022) -> None:
         self._host = host
         self._umask = umask
         self._mounted: dict[MountRequest, _Mounted] = {}
         self._turn = asyncio.Lock()  # one after the other: the next may want the same folder
-        self._tasks: set[asyncio.Future[None]] = set()
+        self._tasks: set[asyncio.Future[Any]] = set()
+        self._coming_back: set[str] = set()  # users for whom we mount again
         self._to_tidy = host.took_over  # the agent has mounts of a hub that is dead, or had ours
+        self._leaving: list[_Mounted] = []
         self._given_up: list[int] = []
+        self.on_ended: Callable[[str, SshpykError], None] = lambda user, error: None
 
     @property
     def busy(self) -> bool:
         """Whether anything is mounted, or is being taken down."""
         return bool(self._mounted or self._tasks)
 
+    def summaries(self) -> list[dict[str, Any]]:
+        """Describe every mount, those that nobody uses any more too."""
+        return [mounted.summary() for mounted in (*self._mounted.values(), *self._leaving)]
+
     async def hold(self, user: str, requests: Iterable[MountRequest]) -> None:
         """Return when all are mounted for ``user``, until :meth:`release`. Raises what went wrong."""
         try:
             for request in requests:
-                mounted = self._mounted.get(request)
-                if mounted is None or mounted.gone:
-                    mounted = self._mounted[request] = _Mounted(request)
-                    mounted.coming_up = asyncio.ensure_future(self._bring_up(mounted))
-                mounted.users.add(user)
-                assert mounted.coming_up is not None
-                await asyncio.shield(mounted.coming_up)
+                await self._hold(user, request)
         except BaseException:
             self.release(user)
             raise
 
-    def release(self, user: str) -> None:
+    async def hold_possible(
+        self, user: str, requests: Iterable[MountRequest]
+    ) -> dict[MountRequest, MountError]:
+        """Mount what can be mounted; return why the others cannot. Raises what is not a mount's fault."""
+        failed: dict[MountRequest, MountError] = {}
+        try:
+            for request in requests:
+                try:
+                    await self._hold(user, request)
+                except MountError as error:
+                    failed[request] = error
+        except BaseException:
+            self.release(user)
+            raise
+        return failed
+
+    async def _hold(self, user: str, request: MountRequest, *, takeover: bool = False) -> None:
+        mounted = self._mounted.get(request)
+        if mounted is None or mounted.gone:
+            self._make_room(request)
+            mounted = self._mounted[request] = _Mounted(request, takeover=takeover)
+            mounted.coming_up = asyncio.ensure_future(self._bring_up(mounted))
+        mounted.users.add(user)
+        assert mounted.coming_up is not None
+        await asyncio.shield(mounted.coming_up)
+
+    def _make_room(self, request: MountRequest) -> None:
+        """Take down what nobody uses any more at the same place. Raises MountError where it is used."""
+        for other in list(self._mounted.values()):
+            if other.request.remote == request.remote and other.request != request:
+                if other.users and not other.gone:
+                    raise MountError(
+                        f"mount {request}: {other.request} is mounted there, or with other options",
+                        host=self._host.target.host,
+                        phase=_PHASE,
+                        advice="mount at another folder of the host; sshpyk mounts says who uses that",
+                        code="MOUNT-POINT",
+                    )
+                other.users.clear()
+                self._take_down_if_unused(other)
+
+    def release(self, user: str, linger_s: float | None = None) -> None:
         """Say that ``user`` needs no mount any more."""
+        loop = asyncio.get_running_loop()
+        self._coming_back.discard(user)
         for mounted in self._mounted.values():
             if user in mounted.users:
                 mounted.users.discard(user)
-                loop = asyncio.get_running_loop()
-                loop.call_later(LINGER_S, self._take_down_if_unused, mounted)
+                wait_s = LINGER_S if linger_s is None else linger_s
+                loop.call_later(wait_s, self._take_down_if_unused, mounted)
 
     def _take_down_if_unused(self, mounted: _Mounted) -> None:
         if not mounted.users and self._mounted.get(mounted.request) is mounted:
@@ -126,21 +192,65 @@ class Mounts:
         if self._tasks:
             await asyncio.wait(set(self._tasks))
 
-    def hold_again(self, user: str, requests: Sequence[MountRequest]) -> None:
-        """Mount for a kernel of a hub that was killed; a failure is told and ends nothing."""
-        self._spawn(self._hold_again(user, requests))
+    def hold_again(
+        self, user: str, requests: Sequence[MountRequest], *, takeover: bool = False
+    ) -> asyncio.Future[dict[MountRequest, MountError]]:
+        """Mount for a kernel that runs already; return what will be the failures, which end nothing.
 
-    async def _hold_again(self, user: str, requests: Sequence[MountRequest]) -> None:
+        What was mounted there before gets time to go; with ``takeover`` also what another machine had
+        mounted that is away now.
+        """
+        self._coming_back.add(user)
+        coming = asyncio.ensure_future(self._hold_again(user, requests, takeover=takeover))
+        self._tasks.add(coming)
+        coming.add_done_callback(self._tasks.discard)
+        return coming
+
+    async def _hold_again(
+        self, user: str, requests: Sequence[MountRequest], *, takeover: bool
+    ) -> dict[MountRequest, MountError]:
+        failed = {}
+        for request in requests:
+            try:
+                await self.hold_patiently(user, request, takeover=takeover)
+            except MountError as error:
+                failed[request] = error
+            except SshpykError as error:
+                failed[request] = MountError(f"mount {request}: {error.what}", host=error.host)
+        if user not in self._coming_back:  # it has ended meanwhile
+            self.release(user)
+        self._coming_back.discard(user)
+        return failed
+
+    async def hold_patiently(
+        self, user: str, request: MountRequest, *, takeover: bool = False
+    ) -> None:
+        """As :meth:`hold`, with time for what was there before to go."""
         for left in reversed(range(_TRIES_AGAIN)):
             try:
-                await self.hold(user, requests)
+                await self._hold(user, request, takeover=takeover)
                 return
             except SshpykError as error:
                 log.warning("%s", error)
                 if not left:
-                    self._host.on_notice(f"{error.what}; files there cannot be reached")
-                    return
+                    raise
             await asyncio.sleep(_PAUSE_S)
+
+    def remount(self, user: str, requests: Sequence[MountRequest]) -> None:
+        """As :meth:`hold_again`; a failure is told to those whom it concerns."""
+        self.hold_again(user, requests).add_done_callback(
+            lambda done: self._tell_failed(user, done)
+        )
+
+    def _tell_failed(self, user: str, done: asyncio.Future[dict[MountRequest, MountError]]) -> None:
+        if not done.cancelled():
+            for error in done.result().values():
+                self._tell_ended([user], error)
+
+    def _tell_ended(self, users: Iterable[str], error: SshpykError) -> None:
+        self._host.on_notice(f"{error.what}; files there cannot be reached")
+        for user in users:
+            self.on_ended(user, error)
 
     def agent_replaced(self) -> None:
         """The agent was killed, and every sshfs with it: mount again for the kernels that live on."""
@@ -151,7 +261,7 @@ class Mounts:
             self._spawn(self._end(mounted))
             self._to_tidy = True
             for user in mounted.users:
-                self.hold_again(user, [mounted.request])
+                self.remount(user, [mounted.request])
 
     async def _drop_what_is_left(self) -> None:
         """End the mounts of the hub before us, which was killed and took their servers along."""
@@ -206,6 +316,7 @@ class Mounts:
             remote=request.remote,
             sshfs=request.sshfs,
             options=options.for_sshfs,
+            takeover=mounted.takeover,
         )
         log.info("mounted %s", request)
 
@@ -233,19 +344,42 @@ class Mounts:
         def over(_: ByteStream) -> None:
             mounted.gone = True
             log.info("the stream of mount %s has ended", mounted.request)
+            if not mounted.ending and mounted.coming_up is not None and mounted.coming_up.done():
+                self._ended_by_itself(mounted, lost=driver.left)
 
         mounted.stream = ByteStream(driver, number, SocketEnds(ours), Allowance(driver), over)
         return number
 
+    def _ended_by_itself(self, mounted: _Mounted, *, lost: bool) -> None:
+        """Tell its users, unless it was ``lost`` with the link, of which others tell."""
+        self._spawn(self._end(mounted))
+        if lost or self._mounted.get(mounted.request) is not mounted:
+            return
+        error = MountError(
+            f"mount {mounted.request} has ended: unmounted on the host, or a process of it was killed",
+            host=self._host.target.host,
+            advice="mount it again with sshpyk mount",
+        )
+        users = sorted(mounted.users)
+        mounted.users.clear()
+        del self._mounted[mounted.request]
+        self._tell_ended(users, error)
+
     async def _take_down(self, mounted: _Mounted) -> None:
-        async with self._turn:
-            if not mounted.gone and mounted.coming_up is not None:
-                with contextlib.suppress(SshpykError, asyncio.CancelledError):
-                    await self._host.rpc.call("unmount", mount=mounted.mount_id)
-            await self._end(mounted)
-            log.info("unmounted %s", mounted.request)
+        mounted.leaving = True
+        self._leaving.append(mounted)
+        try:
+            async with self._turn:
+                if not mounted.gone and mounted.coming_up is not None:
+                    with contextlib.suppress(SshpykError, asyncio.CancelledError):
+                        await self._host.rpc.call("unmount", mount=mounted.mount_id)
+                await self._end(mounted)
+                log.info("unmounted %s", mounted.request)
+        finally:
+            self._leaving.remove(mounted)
 
     async def _end(self, mounted: _Mounted) -> None:
+        mounted.ending = True
         if mounted.stream is not None:
             mounted.stream.abort()
         if mounted.server is not None:

@@ -170,9 +170,10 @@ class Connection:
 
     # Bytes in
 
-    def receive_data(self, data: bytes, now_s: float) -> list[Event]:
+    def receive_data(self, data: bytes | memoryview, now_s: float) -> list[Event]:
         """Take what was read; return the events in order. Nothing comes of a fenced connection.
 
+        ``data`` may be a buffer that is used again.
         A fault of the peer's is the last event, never an exception: the messages before it count.
         """
         if self.state in (State.FENCED, State.CLOSED):
@@ -329,17 +330,20 @@ class Connection:
         if self.report_due:
             self._progress_bytes = self._received_bytes
             out.append(frames.encode_progress(self._received_bytes))
-        size = 0
-        while size < limit_bytes and self._pacing.room_bytes > 0:
-            chosen = link.next_chunk(self._pacing.chunk_bytes)
+        size, pacing = 0, self._pacing
+        room = pacing.room_bytes
+        while size < limit_bytes and room > 0:
+            chosen = link.next_chunk(pacing.chunk_bytes)
             if chosen is None:
                 break
             fields, chunk = chosen
-            out.append(frames.encode_data_header(fields, len(chunk)))
-            if chunk:
+            chunk_bytes = len(chunk)
+            out.append(frames.encode_data_header(fields, chunk_bytes))
+            if chunk_bytes:
                 out.append(chunk)  # type: ignore[arg-type]  # any buffer will do for writev
-            self._pacing.sent(len(chunk), now_s)
-            size += len(chunk) + 64
+            pacing.sent(chunk_bytes, now_s)
+            room -= chunk_bytes
+            size += chunk_bytes + 64
         return out
 
     # Time

@@ -66,23 +66,20 @@ class Pacing:
     @property
     def room_bytes(self) -> int:
         """How many bytes may be sent now."""
-        return self.window_bytes - self._under_way_bytes
-
-    @property
-    def _under_way_bytes(self) -> int:
-        return self._sent_bytes - self._reported_bytes
+        return self.window_bytes - self._sent_bytes + self._reported_bytes
 
     def sent(self, size_bytes: int, now_s: float) -> None:
         """Note DATA bytes given to the connection."""
         if not size_bytes:
             return
-        if self._under_way_bytes < PROGRESS_EVERY_BYTES:
+        under_way_bytes = self._sent_bytes - self._reported_bytes
+        if under_way_bytes < PROGRESS_EVERY_BYTES:
             # Idle until now: that time says nothing about the line.
             self._delivered_bytes, self._delivered_s = self._sent_bytes, now_s
         self._sent_bytes += size_bytes
         mark = _Mark(self._sent_bytes, now_s, self._delivered_bytes, self._delivered_s)
         self._marks.append(mark)
-        if self.room_bytes <= 0:
+        if under_way_bytes + size_bytes >= self.window_bytes:
             self._full_at_bytes = self._sent_bytes
 
     def measured_round_trip(self, rtt_s: float) -> None:

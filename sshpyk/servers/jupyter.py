@@ -25,7 +25,7 @@ _STOP_GRACE_S = 5.0
 _ASKED = ("server_id", "app", "folder", "python", "known", "args", "activate", "wrapper", "keep")
 
 Record = dict[str, Any]
-Told = Callable[[str, SshpykError | None], None]  # how it ended, in words; the error if that is one
+Told = Callable[[SshpykError], None]  # why it is no more
 Tell = Callable[[str], None]
 
 log = logging.getLogger(__name__)
@@ -138,20 +138,22 @@ class Servers:
                 self._host.rpc.notify("release_server", server_id=server_id)
 
     async def _ended(self, params: Params) -> Params:
-        status = params.get("status")
-        how = f"it ended with status {status}"
+        status, server_id = params.get("status"), str(params["server_id"])
+        how = f"with status {status}"
         if status is not None and status < 0:
-            how = f"it was killed by signal {-status}"
-        error = None
-        if status not in (0, None):
-            error = ServerError(f"the server has ended: {how}", host=self._host.target.host)
-            error.advice = "its own words: sshpyk logs HOST " + str(params["server_id"])
-        self._tell_end(str(params["server_id"]), how, error)
+            how = f"by signal {-status}"
+        error = ServerError(
+            f"the server has ended, {how}",
+            host=self._host.target.host,
+            advice=f"its own words: sshpyk logs HOST {server_id}",
+            code="SERVER-ENDED" if status == 0 else "",
+        )
+        self._tell_end(server_id, error)
         return {}
 
-    def _tell_end(self, server_id: str, how: str, error: SshpykError | None) -> None:
+    def _tell_end(self, server_id: str, error: SshpykError) -> None:
         for told in self._held.pop(server_id, []):
-            told(how, error)
+            told(error)
 
     def _doubt(self, error: SshpykError | None) -> None:
         """The agent was replaced or the host rebooted: see which servers are still there."""
@@ -178,4 +180,4 @@ class Servers:
             advice="start it again: sshpyk lab HOST",
             code="SERVER-GONE",
         )
-        self._tell_end(server_id, gone.what, gone)
+        self._tell_end(server_id, gone)

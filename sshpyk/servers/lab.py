@@ -7,6 +7,7 @@ machine, so the browser gets a private file that leads on (as Jupyter itself doe
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import html
 import os
@@ -18,10 +19,10 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from sshpyk.agent.jupyter_app import APPS
-from sshpyk.errors import HubError, error_from_record
-from sshpyk.hub.client import reach_hub
+from sshpyk.errors import HubError
 from sshpyk.paths import state_dir
-from sshpyk.servers.owner import TunnelOwner
+from sshpyk.servers.owner import Owner
+from sshpyk.servers.shown import SERVER
 from sshpyk.servers.tunnels import TunnelRequest
 from sshpyk.ssh.command import SshTarget
 from sshpyk.wire.endpoint import Endpoint
@@ -54,35 +55,47 @@ def usual_port(host: str, app: str, folder: str) -> int:
     return _FIRST_PORT + int.from_bytes(digest.digest()[:4], "big") % _PORTS
 
 
-class ServerOwner(TunnelOwner):
+class ServerOwner(Owner):
     """Starts or opens a server, and keeps the tunnel to it; ``server`` is what the host says of it."""
 
+    kind = SERVER
+
     def __init__(self, target: SshTarget, request: Record) -> None:
-        nowhere = Endpoint("localhost", 1)
-        super().__init__(target, TunnelRequest(nowhere, nowhere, str(request["agent_python"])))
+        super().__init__(target)
         self.server: Record = {}
         self._asked = request
 
+    def request(self) -> Record:
+        """Return what to ask the hub for; of the next one, the tunnel as it was."""
+        if not self.kept:
+            return self._asked
+        listens, target = (Endpoint.from_record(self.tunnel[end]) for end in ("listens", "target"))
+        request = TunnelRequest(
+            listens, target, str(self._asked["agent_python"]), again=self.tunnel["id"]
+        )
+        ends = {"listen": listens.to_record(), "target": target.to_record()}
+        tunnel = dataclasses.asdict(request) | ends
+        return {"server_id": self.server["server_id"], "tunnel": tunnel}
+
     def open_server(self, progress: Callable[[str], None]) -> None:
         """Return when the server can be used here. Raises what it met; nothing stays behind then."""
-        self._hub = reach_hub(self.target)
-        with contextlib.suppress(OSError):  # it has gone: heard as its silence
-            self._hub.say("serve", request=self._asked)
-        while not self.tunnel:
-            record = self._hub.hear()
+        self._ask()
+        while not self.kept:
+            record = self._conversation.hear()
             if record is None:
                 raise HubError("the local hub process went away", host=self.target.host)
             if record["event"] == "progress":
                 progress(str(record["text"]))
             elif record["event"] == "serving":
                 self.server = record["server"]
-            elif record["event"] == "failed":
-                raise error_from_record(record["error"])
             else:
                 self._note(record)
-        self._server_id = self.server["server_id"]
-        listens, target = (Endpoint.from_record(self.tunnel[end]) for end in ("listens", "target"))
-        self._request = TunnelRequest(listens, target, self._request.python)
+
+    @property
+    def tunnel(self) -> Record:
+        """What the hub said last of the tunnel."""
+        tunnel: Record = self.kept["tunnel"]
+        return tunnel
 
     @property
     def port(self) -> int:

@@ -138,7 +138,7 @@ def test_one_that_ends_or_whose_host_is_gone_says_so(lab: Lab, hub: OwnHub, acco
         lab.remote.kill(shown.server["pid"], "TERM")  # as by "Shut Down" in the browser
         assert shown.process.wait(PATIENCE_S) == 0
         assert shown.process.stdout is not None
-        assert "it ended with status 0" in shown.process.stdout.read()
+        assert "has ended, by Shut Down" in shown.process.stdout.read()
     with lab_of(hub, *QUICK) as shown:
         lab.remote.run(f"pkill -KILL -u {account}", user="root")  # what a reboot leaves of it
         lab.remote.run(f"rm -rf /tmp/sshpyk-$(id -u {account})", user="root")

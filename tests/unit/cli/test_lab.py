@@ -329,7 +329,7 @@ def test_what_it_ends_with_is_said(changes: dict[str, Any], said: str):
 def test_ctrl_c_says_what_becomes_of_it(
     monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], link: str, said: str
 ):
-    def interrupted(host: str, owners: list[Any]) -> None:
+    def interrupted(owners: list[Any], status: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(lab, "keep_in_sight", interrupted)

@@ -13,10 +13,13 @@ from sshpyk.kernelconfig import Mount, RemoteKernel
 FUSE = Fuse("usable", allow_other=True, fusermount="/usr/bin/fusermount3")
 
 
-def look(local: Path | str, *, options: tuple[str, ...] = (), **answer: Any) -> dict[str, Item]:
+def look(
+    local: Path | str, *, options: tuple[str, ...] = (), optional: bool = False, **answer: Any
+) -> dict[str, Item]:
     remote = RemoteKernel(
         *("gpu1", "python3"),
         remote_python="python3",
+        mount_optional=optional,
         mount_local_on_remote=(Mount(str(local), "~/m", options),),
     )
     facts = {"fuse": FUSE, "sshfs": {"sshfs": "SSHFS 3.7"}, "folders": {"~/m": "missing"}, **answer}
@@ -46,10 +49,18 @@ def test_all_is_there(tmp_path: Path) -> None:
         ({"fuse": Fuse("usable", False, "x"), "options": ("allow_other",)}, "MOUNT-ALLOW-OTHER"),
         ({"folders": {"~/m": "no-parent"}}, "MOUNT-POINT"),
         ({"folders": {"~/m": "forbidden"}}, "MOUNT-POINT"),
+        ({"folders": {"~/m": "full"}}, "MOUNT-POINT"),
     ],
 )
 def test_what_is_missing_has_a_code(tmp_path: Path, answer: dict[str, Any], code: str) -> None:
     assert broken(look(tmp_path, **answer)) == [code, code]  # of the mount, and of its line
+
+
+def test_what_is_missing_is_advice_where_the_kernel_starts_without_it(tmp_path: Path) -> None:
+    items = look(tmp_path, optional=True, sshfs={"sshfs": ""})
+    assert broken(items) == []
+    assert items["Mount"].mark is Mark.ADVICE
+    assert items["mount_optional"].value == "the kernel starts without it"
 
 
 def test_local_folder_is_looked_at_without_an_answer() -> None:

@@ -18,9 +18,10 @@ from sshpyk.errors import (
     KernelError,
     LaunchTimeout,
     LinkLost,
+    MountError,
     SshpykError,
 )
-from sshpyk.hub import kernels as kernels_module
+from sshpyk.hub import endpoint_pool
 from sshpyk.hub.kernels import Kernels
 from sshpyk.hub.requests import LaunchRequest
 from sshpyk.wire.kernel_messages import SHELL
@@ -43,7 +44,7 @@ class Bench:
         return replace(request, **changes)
 
     def nothing_is_left(self) -> bool:
-        return not self.kernels.busy and not self.kernels._context._sockets
+        return not self.kernels.busy and not self.kernels._pool._context._sockets
 
     async def stopped_at_the_agent(self) -> None:
         await until(lambda: self.agent.ops[-1:] == ["stop"])
@@ -58,6 +59,19 @@ async def bench(folder: Path) -> AsyncIterator[Bench]:
             yield made
         finally:
             made.kernels.close()
+
+
+@in_loop
+async def test_a_mount_that_is_optional_does_not_fail_the_launch(short_folder: Path):
+    mount = {"local": "/no/such", "remote": "~/code", "options": [], "sshfs": ""}
+    async with bench(short_folder) as made:
+        request = made.request(mounts=[mount], cwd="~/code/notebooks")
+        with pytest.raises(MountError, match="no folder /no/such"):
+            await made.kernels.launch(request)
+        kernel = await made.kernels.launch(replace(request, mount_optional=True))
+        assert "the kernel starts without mount /no/such:~/code: there is no" in kernel.notice
+        asked = made.agent.kernel.params
+        assert (asked["cwd"], asked["folders"]) == ("", ["~/code/notebooks"])
 
 
 @in_loop
@@ -323,7 +337,7 @@ async def test_a_restart_that_fails_frees_the_sockets(short_folder: Path):
 async def test_sockets_that_no_restart_wants_are_freed(
     short_folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(kernels_module, "ENDPOINTS_LINGER_S", 0.02)
+    monkeypatch.setattr(endpoint_pool, "LINGER_S", 0.02)
     async with bench(short_folder) as made:
         await made.kernels.launch(made.request())
         made.agent.kernel.exit(0)

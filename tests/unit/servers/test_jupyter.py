@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,8 +13,9 @@ import pytest
 from sshpyk.errors import AgentReplaced, LinkLost, ServerError, SshpykError, Unreachable
 from sshpyk.hub.linkstate import LinkState
 from sshpyk.servers import jupyter as jupyter_module
-from sshpyk.servers.conversation import serve_tunnels
+from sshpyk.servers.conversation import Conversation
 from sshpyk.servers.jupyter import Servers
+from sshpyk.servers.shown import SERVER, ShownServers
 from sshpyk.wire.rpc import Params, Rpc
 from tests.unit.servers.bench import TunnelBench, ask, is_free, tunnel_bench
 from tests.unit.wire.harness import in_loop, until
@@ -55,10 +57,10 @@ class ServerBench:
         self.looks_until_ready -= 1
         return {"ready": self.looks_until_ready <= 0, "said": ["loading"]}
 
-    async def converse(self, op: str = "serve", **changes: Any) -> None:
+    async def converse(self, **changes: Any) -> None:
         """Be a conversation until its owner goes."""
         request = {"server_id": "s1", "agent_python": "python3", "port": 0, "timeout_s": 20}
-        record = {"op": op, "request": {**request, **changes}}
+        record = {"op": "serve", "request": {**request, **changes}}
 
         async def read() -> None:
             await self.owner_goes.wait()
@@ -66,7 +68,8 @@ class ServerBench:
         def say(**words: Any) -> None:
             self.said.append(words)
 
-        await serve_tunnels(self.tunnels.tunnels, self.servers, record, read, say)
+        keeper = ShownServers(self.servers, self.tunnels.tunnels, say)
+        await Conversation(read, say).serve(SERVER, keeper, record)
 
     def heard(self, event: str) -> list[dict[str, Any]]:
         return [one for one in self.said if one["event"] == event]
@@ -83,7 +86,7 @@ async def test_a_server_is_started_and_used_and_released_when_its_owner_goes():
     async with server_bench() as bench:
         bench.looks_until_ready = 2
         talk = asyncio.ensure_future(bench.converse(start=True, app="lab", keep=False))
-        await until(lambda: bench.heard("forwarding"))
+        await until(lambda: bench.heard("open"))
         assert [one["text"] for one in bench.heard("progress")] == ["starting the server: loading"]
         assert bench.heard("serving")[0]["server"]["token"] == "t"
         (tunnel,) = bench.tunnels.tunnels._tunnels.values()
@@ -102,7 +105,7 @@ async def test_the_last_one_who_shows_it_releases_it():
     async with server_bench() as bench:
         first = asyncio.ensure_future(bench.converse())
         second = asyncio.ensure_future(bench.converse())
-        await until(lambda: len(bench.heard("forwarding")) == 2)
+        await until(lambda: len(bench.heard("open")) == 2)
         first.cancel()
         await asyncio.wait({first})
         await asyncio.sleep(0.05)
@@ -153,24 +156,56 @@ async def test_a_local_port_that_is_taken_is_told_before_anything_is_started():
         assert "is taken by" in bench.said[-1]["error"]["what"]
         assert not bench.asked
         talk = asyncio.ensure_future(bench.converse(port=bench.target["port"], any_port=True))
-        await until(lambda: bench.heard("forwarding"))
+        await until(lambda: bench.heard("open"))
         bench.owner_goes.set()
         await talk
 
 
-@pytest.mark.parametrize(("status", "last"), [(0, "closed"), (-9, "failed"), (None, "closed")])
+@pytest.mark.parametrize(
+    ("status", "code", "how"),
+    [(0, "SERVER-ENDED", "status 0"), (-9, "SERVER-FAILED", "signal 9"), (3, "SERVER-FAILED", "3")],
+)
 @in_loop
-async def test_whoever_shows_it_is_told_of_its_end(status: int | None, last: str):
+async def test_whoever_shows_it_is_told_of_its_end(status: int, code: str, how: str):
     async with server_bench() as bench:
         talk = asyncio.ensure_future(bench.converse())
-        await until(lambda: bench.heard("forwarding"))
+        await until(lambda: bench.heard("open"))
         bench.agent.notify("server_ended", server_id="other", status=1)
         bench.agent.notify("server_ended", server_id="s1", status=status)
         await talk
-        assert bench.said[-1]["event"] == last
-        if status == -9:
-            assert "killed by signal 9" in bench.said[-1]["error"]["what"]
+        assert bench.said[-1]["error"]["code"] == code
+        assert how in bench.said[-1]["error"]["what"]
         assert not bench.tunnels.tunnels.busy
+
+
+@in_loop
+async def test_a_tunnel_that_is_closed_releases_its_server():
+    async with server_bench() as bench:
+        talk = asyncio.ensure_future(bench.converse())
+        await until(lambda: bench.heard("open"))
+        (tunnel,) = bench.tunnels.tunnels._tunnels.values()
+        bench.tunnels.tunnels.close(tunnel)
+        await talk
+        assert bench.said[-1]["event"] == "closed"
+        await until(lambda: "release_server" in bench.ops)
+
+
+@in_loop
+async def test_the_next_hub_gets_the_tunnel_as_it_was_and_waits_for_its_port():
+    async with server_bench() as bench:
+        with socket.create_server(("127.0.0.1", 0)) as before:
+            listens = {"host": "localhost", "port": before.getsockname()[1], "path": ""}
+            tunnel = {"listen": listens, "target": bench.target, "python": "x", "again": "t1"}
+            talk = asyncio.ensure_future(bench.converse(tunnel=tunnel))
+            await asyncio.sleep(0.3)
+            assert not bench.said
+        await until(lambda: bench.heard("open"))
+        opened = bench.heard("open")[0]["server"]
+        assert (opened["tunnel"]["id"], opened["tunnel"]["listens"]) == ("t1", listens)
+        assert bench.ops == []
+        bench.owner_goes.set()
+        await talk
+        await until(lambda: bench.ops == ["release_server"])
 
 
 @pytest.mark.parametrize("rebooted", [False, True])
@@ -182,7 +217,7 @@ async def test_what_did_not_survive_agent_or_host_is_told(
     async with server_bench() as bench:
         host = bench.tunnels.host
         talk = asyncio.ensure_future(bench.converse())
-        await until(lambda: bench.heard("forwarding"))
+        await until(lambda: bench.heard("open"))
         host.on_agent_replaced()  # and the server lives
         await until(lambda: bench.ops.count("open_server") == 2)
         assert not talk.done()
