@@ -130,6 +130,7 @@ def cli(ctx: click.Context, verbose: int) -> None:
       sshpyk add gpu1
       sshpyk list --remote
       sshpyk ps
+      sshpyk lab gpu1
       sshpyk login gpu1
       sshpyk delete ssh_gpu1_analysis
     """
