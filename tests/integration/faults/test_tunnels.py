@@ -181,15 +181,13 @@ def test_connections_stay_open_through_a_black_hole(
         assert echo(connection, b"x" * 100_000) == b"x" * 100_000
 
 
-# A websocket as Jupyter's server has it: tornado's, with its pings.
 _ECHO_WEBSOCKET = """
 import asyncio, tornado.httpserver, tornado.netutil, tornado.web, tornado.websocket
 class Echo(tornado.websocket.WebSocketHandler):
     def on_message(self, message):
         self.write_message(message)
 async def main():
-    application = tornado.web.Application([("/", Echo)], websocket_ping_interval=5,
-                                          websocket_ping_timeout=90)
+    application = tornado.web.Application([("/", Echo)])
     (listening,) = tornado.netutil.bind_sockets(0, "127.0.0.1")
     tornado.httpserver.HTTPServer(application).add_socket(listening)
     print(listening.getsockname()[1], flush=True)
