@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.table import Table
@@ -108,8 +108,8 @@ def fetching(server: Server) -> Load:
         began_s = time.perf_counter()
         connection = http.client.HTTPConnection(host, timeout=_PATIENCE_S)
         page = fetch(connection, urlsplit(url).path)
-        named = {urljoin("/lab", found.decode()) for found in _SCRIPTS.findall(page)}
-        base = next(name.rpartition("/")[0] for name in named if "/static/lab/" in name)
+        named = {found.decode() for found in _SCRIPTS.findall(page) if b"/static/lab/" in found}
+        base = min(named).rpartition("/")[0]
         paths = sorted(named | {f"{base}/{name}" for name in server.scripts})
 
         def worker(place: int) -> None:
