@@ -202,7 +202,14 @@ class Mount:
 def _mounts(key: str, value: object) -> tuple[Mount, ...]:
     if not isinstance(value, list):
         raise refused(key, value, "must be a list of LOCAL:REMOTE[:OPTIONS]")
-    return tuple(Mount.parse(item, key) for item in value)
+    return tuple(Mount.parse(_joined(item), key) for item in value)
+
+
+def _joined(item: object) -> object:
+    """Return the text for what early versions wrote: ``["/local", "/remote", "options"]``."""
+    if isinstance(item, list) and all(isinstance(part, str) for part in item):
+        return ":".join(part.strip() for part in item if part.strip())
+    return item
 
 
 def _current_names(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -220,8 +227,7 @@ class RemoteKernel:
     """Which kernel on which host, and how to get there: ``kernel_provisioner.config``, checked.
 
     Exactly one of ``remote_python`` (an interpreter) and ``remote_python_prefix`` (an environment)
-    is set: :attr:`python` is the interpreter either way. Timeouts are seconds. The mount settings
-    are kept and checked for shape; acting on them is for a later version.
+    is set: :attr:`python` is the interpreter either way. Timeouts are seconds.
     """
 
     ssh_host_alias: str
