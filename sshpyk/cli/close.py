@@ -44,7 +44,7 @@ def close(*, which: str | None, every: bool) -> TunnelsClosed:
             ids = ", ".join(f"{tunnel['id']} ({host})" for _, host, tunnel in found)
             raise InvalidInput(f"{which} may be {ids}", advice="name one by its id")
         for hub, _, tunnel in found:
-            ask(hub, "close_tunnel", tunnel=tunnel["id"])
+            ask(hub, "close_tunnel", id=tunnel["id"])
     finally:
         for hub in hubs:
             hub.close()

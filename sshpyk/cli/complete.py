@@ -1,4 +1,6 @@
-"""What the shell offers after TAB: hosts of the ssh config, kernels of sshpyk's. Local files only.
+"""What the shell offers after TAB: hosts of the ssh config, kernels of sshpyk's, and open mounts.
+
+No host is asked.
 
 Who calls: click, for arguments and options with ``shell_complete=hosts`` or ``=ssh_kernels``, or both.
 """
@@ -46,6 +48,29 @@ def hosts_and_kernels(
 ) -> list[CompletionItem]:
     """Offer what ``doctor`` can look at."""
     return [*ssh_kernels(ctx, param, incomplete), *hosts(ctx, param, incomplete)]
+
+
+def mount_places(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Offer the hosts for ``HOST:REMOTE``."""
+    return [CompletionItem(f"{item.value}:") for item in hosts(ctx, param, incomplete)]
+
+
+def open_mounts(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Offer what ``sshpyk mount`` has mounted, by both of its names; asks the hubs of this machine."""
+    from sshpyk.cli.mounts import mounted_on
+
+    found = [
+        (f"{hub['link']['host']}:{mount['remote']}", mount["local"])
+        for hub in mounted_on(None)
+        for mount in hub["mounts"]
+        if mount["commands"]
+    ]
+    names = dict.fromkeys(name for pair in found for name in pair)
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
 def config_hosts(config: Path) -> list[str]:

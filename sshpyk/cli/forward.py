@@ -5,22 +5,22 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import signal
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from sshpyk.cli.hosts import ssh_flags, target_and_python
+from sshpyk.cli.keeping import go_on_in_background, keep_in_sight
 from sshpyk.cli.render import render
 from sshpyk.cli.render_tunnels import tunnel_traffic
 from sshpyk.cli.results import Forwarded, TunnelsClosed
 from sshpyk.errors import InvalidInput
-from sshpyk.servers.owner import TunnelOwner, keep, open_all
+from sshpyk.servers.owner import TunnelOwner, open_all
 from sshpyk.servers.tunnels import TunnelRequest
 from sshpyk.wire.endpoint import LOOPBACK, Endpoint
 
-_LOOK_S = 1.0
 _ADDRESS = re.compile(
     r"\[(?P<v6>[0-9A-Fa-f:.]+(?:%\w+)?)\]:(?P<port>\d+)|(?P<name>[\w.-]+):(?P<port2>\d+)"
 )
@@ -59,15 +59,15 @@ def forward(host: str, tunnels: tuple[str, ...], **given: Any) -> Forwarded | Tu
     if given["bind"] and given["bind"] not in (*LOOPBACK, "localhost"):
         what = f"everyone who reaches {given['bind']} can use the tunnel"
         click.echo(f"sshpyk: warning: {what}", err=True)
-    owners = open_all(target, requests)
+    owners = open_all(TunnelOwner(target, request) for request in requests)
     opened = Forwarded(tuple((host, owner.tunnel) for owner in owners), given["background"])
     if given["background"]:
-        _go_on_in_background(owners)
+        go_on_in_background(owners)
         return opened
     with contextlib.suppress(KeyboardInterrupt):
         render(opened)
         sys.stdout.flush()
-        _keep_in_sight(host, owners)
+        keep_in_sight(owners, lambda: _status(owners))
     for owner in owners:
         owner.close()
     return TunnelsClosed(tuple((host, owner.tunnel) for owner in owners))
@@ -111,57 +111,10 @@ def _port(digits: str, whole: str, least: int = 0) -> int:
     return int(digits)
 
 
-def _keep_in_sight(host: str, owners: list[TunnelOwner]) -> None:
-    """Show how the tunnels are until they are closed."""
-    if not sys.stderr.isatty():
-        shown = ["up"]
-
-        def say_changes() -> None:
-            state = owners[0].link["link"]
-            if state != shown[-1]:
-                shown.append(state)
-                click.echo(f"{host}: link {state} {owners[0].link['reason']}".strip(), err=True)
-
-        keep(owners, 5 * _LOOK_S, say_changes)
-        return
-    # Imported here, where a person is looking: 80 ms.
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(stderr=True, highlight=False)
-    with console.status("") as status:
-
-        def show() -> None:
-            status.update(Text(_status(host, owners)))
-
-        show()
-        keep(owners, _LOOK_S, show)
-
-
-def _status(host: str, owners: list[TunnelOwner]) -> str:
-    link = owners[0].link
-    away = "" if link["away_s"] is None else f" for {link['away_s']:.0f} s ({link['reason']})"
+def _status(owners: Sequence[TunnelOwner]) -> str:
     sums = dict(owners[0].tunnel)
     for owner in owners[1:]:
         for name in ("open", "connections", "sent_bytes", "received_bytes"):
             sums[name] += owner.tunnel[name]
         sums["error"] = sums["error"] or owner.tunnel["error"]
-    return f"{host}: link {link['link']}{away}; {tunnel_traffic(sums)}; Ctrl+C closes"
-
-
-def _go_on_in_background(owners: list[TunnelOwner]) -> None:
-    """Let a child of ours keep the tunnels, without the terminal; return in the parent."""
-    if os.fork():
-        return
-    status = 1
-    try:
-        os.setsid()
-        os.chdir("/")
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        null = os.open(os.devnull, os.O_RDWR)
-        for fd in (0, 1, 2):
-            os.dup2(null, fd)
-        keep(owners, None, lambda: None)
-        status = 0
-    finally:
-        os._exit(status)
+    return f"{tunnel_traffic(sums)}; Ctrl+C closes"

@@ -50,6 +50,9 @@ _VERBS = {
         "sshpyk.cli.login:login",
         "Open the link to a host that asks for a password or a code.",
     ),
+    "mount": ("sshpyk.cli.mount:mount", "Show a folder of this machine on a host."),
+    "mounts": ("sshpyk.cli.mounts:mounts", "Show which folders are mounted on hosts."),
+    "unmount": ("sshpyk.cli.unmount:unmount", "End what sshpyk mount began."),
     "tunnels": ("sshpyk.cli.tunnels:tunnels", "Show the tunnels that are open."),
 }
 

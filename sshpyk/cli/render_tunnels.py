@@ -9,7 +9,7 @@ import click
 
 from sshpyk.cli.render import render
 from sshpyk.cli.results import Forwarded, TunnelListing, TunnelsClosed
-from sshpyk.cli.text import safe
+from sshpyk.cli.text import link_line, safe
 from sshpyk.hub.outage import readable_size
 from sshpyk.wire.endpoint import Endpoint
 
@@ -29,13 +29,10 @@ def _tunnel_listing(result: TunnelListing) -> None:
     elif not any(hub["tunnels"] for hub in result.hubs):
         click.echo("No tunnels are open")
     for hub in [] if result.as_json else result.hubs:
-        link = hub["link"]
-        away = "" if link["away_s"] is None else f" for {link['away_s']:.0f} s"
-        reason = f" ({safe(link['reason'])})" if link["link"] != "up" and link["reason"] else ""
         if hub["tunnels"]:
-            click.echo(f"{link['host']}: link {link['link']}{away}{reason}")
+            click.echo(link_line(hub["link"]))
         for tunnel in hub["tunnels"]:
-            click.echo(safe(f"  {tunnel['id']}  {tunnel_route(link['host'], tunnel)}"))
+            click.echo(safe(f"  {tunnel['id']}  {tunnel_route(hub['link']['host'], tunnel)}"))
             click.echo(safe(f"         {tunnel_traffic(tunnel)}"))
 
 

@@ -260,3 +260,27 @@ class TunnelsClosed:
     """``close``, or the end of ``forward``, closed these: (host, what the hub said of the tunnel)."""
 
     tunnels: tuple[tuple[str, dict[str, Any]], ...]
+
+
+@dataclass(frozen=True)
+class Mounted:
+    """``mount`` mounted this: what the hub says of it."""
+
+    host: str
+    mount: dict[str, Any]
+    background: bool
+
+
+@dataclass(frozen=True)
+class MountListing:
+    """What ``mounts`` found: what each hub answered."""
+
+    hubs: tuple[dict[str, Any], ...]
+    as_json: bool = False
+
+
+@dataclass(frozen=True)
+class Unmounted:
+    """``unmount``, or the end of ``mount``, let go of these: (host, mount, state; "" if gone)."""
+
+    mounts: tuple[tuple[str, dict[str, Any], str], ...]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 _STYLING = re.compile(r"(\x1b\[[0-9;]*m)")
 
@@ -35,3 +36,10 @@ def size(count_bytes: float) -> str:
         if count_bytes >= one:
             return f"{count_bytes / one:.3g} {unit}"
     return f"{count_bytes:.0f} bytes"
+
+
+def link_line(link: dict[str, Any]) -> str:
+    """Return a link's state as ``tunnels`` and ``mounts`` show it above what goes through it."""
+    away = "" if link["away_s"] is None else f" for {link['away_s']:.0f} s"
+    reason = f" ({safe(link['reason'])})" if link["link"] != "up" and link["reason"] else ""
+    return f"{link['host']}: link {link['link']}{away}{reason}"

@@ -21,13 +21,18 @@ def tunnels(*, as_json: bool) -> TunnelListing:
       sshpyk tunnels
       sshpyk tunnels --json
     """
+    found = [answer for answer in ask_all("tunnels") if answer.get("tunnels")]
+    return TunnelListing(tuple(found), as_json)
+
+
+def ask_all(op: str) -> list[dict[str, Any]]:
+    """Return what every hub of this user answers."""
     hubs = all_hubs()
     try:
-        found = [answer for hub in hubs if (answer := ask(hub, "tunnels")).get("tunnels")]
+        return [ask(hub, op) for hub in hubs]
     finally:
         for hub in hubs:
             hub.close()
-    return TunnelListing(tuple(found), as_json)
 
 
 def ask(hub: HubClient, op: str, **params: Any) -> dict[str, Any]:

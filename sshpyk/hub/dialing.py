@@ -18,6 +18,8 @@ from sshpyk.wire.clock import now_s
 
 FIRST_PAUSE_S = 0.2
 # A refusal costs one ssh; whoever waits for the host looks at the screen for minutes, not for hours.
+SHORTLY_AWAY_S = 60.0
+SHORTLY_AWAY_PAUSE_S = 2.0
 LONGEST_PAUSE_S = 5.0
 LONG_AWAY_PAUSE_S = 30.0
 
@@ -29,6 +31,8 @@ Connect = Callable[[Terminal | None], Awaitable[bool]]
 def pause_s(failures: int, away_s: float) -> float:
     """Return the time between the beginnings of two dials, after so many that were refused at once."""
     longest_s = LONGEST_PAUSE_S if away_s < LONG_AWAY_S else LONG_AWAY_PAUSE_S
+    if away_s < SHORTLY_AWAY_S:
+        longest_s = min(longest_s, SHORTLY_AWAY_PAUSE_S)
     return min(longest_s, math.ldexp(FIRST_PAUSE_S, min(failures - 1, 16)))
 
 

@@ -14,20 +14,18 @@ from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 
-import zmq
-
-from sshpyk.errors import HubError, KernelTaken, LaunchTimeout, SshpykError
+from sshpyk.errors import HubError, KernelTaken, SshpykError
 from sshpyk.hub import connection_file
-from sshpyk.hub.dial import silence_advice
+from sshpyk.hub.endpoint_pool import EndpointPool
 from sshpyk.hub.endpoints import Endpoints
 from sshpyk.hub.host import HostLink
+from sshpyk.hub.launch_timeout import timed_out
 from sshpyk.hub.mounts import Mounts
 from sshpyk.hub.requests import HubKernel, LaunchRequest, Left, Taken, Ticket, owner
 
 SUBSCRIPTION_PATIENCE_S = 3.0  # a client needs 0.1 s or more to come back to its endpoints
 LATE_CLIENT_S = 15.0  # on a busy machine; its output waits, the rest goes on
 LEAVE_PATIENCE_S = 5.0  # for the agent's word that a kernel was left
-ENDPOINTS_LINGER_S = 6.0  # Jupyter's restarter looks every 3 s
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +35,9 @@ class Kernels:
 
     def __init__(self, host: HostLink, mounts: Mounts | None = None) -> None:
         self._host = host
-        self._mounts = mounts or Mounts(host)
-        self._context: zmq.Context[Any] = zmq.Context()
+        self.mounts = mounts or Mounts(host)
+        self._pool = EndpointPool(lambda: host.outage.duration_s is not None)
         self._kernels: dict[str, HubKernel] = {}
-        self._waiting: dict[str, tuple[Endpoints, asyncio.TimerHandle]] = {}
         self._welcoming: set[str] = set()
         self._launching: set[str] = set()
         self._stopping: dict[str, float] = {}  # with what grace
@@ -56,7 +53,7 @@ class Kernels:
     @property
     def busy(self) -> bool:
         """Whether any kernel lives or any local socket is bound."""
-        return bool(self._kernels or self._waiting or self._leaving)
+        return bool(self._kernels or self._pool.busy or self._leaving)
 
     @property
     def count(self) -> int:
@@ -109,40 +106,20 @@ class Kernels:
             raise
         finally:
             starting.cancel()
-        raise self._timed_out(request)
-
-    def _timed_out(self, request: LaunchRequest) -> LaunchTimeout:
-        """Return the error for a launch that took too long; an outage is not the kernel's slowness."""
-        ready = "ready" if request.kernel_name else "there"
-        away_s = self._host.outage.duration_s
-        phase = self._host.phase
-        advice = "raise launch_timeout: sshpyk edit --kernel-name … --launch-timeout SECONDS"
-        if request.activate:
-            advice = f"--activate may wait for something that never comes; or {advice}"
-        if away_s is None and self._host.is_connecting:
-            advice = f"{silence_advice(self._host.target)}; or {advice}"
-        if away_s is not None:
-            phase = f"waiting for the connection, which has been down for {away_s:.0f} s"
-            advice = "sshpyk goes on connecting; start or restart the kernel when it is back"
-        return LaunchTimeout(
-            f"the kernel was not {ready} within {request.launch_timeout_s:g} s",
-            host=self._host.target.host,
-            phase=phase,
-            advice=advice,
-        )
+        raise timed_out(request, self._host)
 
     async def _launch(self, kernel_id: str, request: LaunchRequest) -> HubKernel:
         deadline_s = asyncio.get_running_loop().time() + request.launch_timeout_s
         bringing_up = asyncio.ensure_future(self._host.bring_up(request.python))
         endpoints: Endpoints | None = None
         try:
-            endpoints = self._take_endpoints(connection_file.read(request.connection_file))
+            endpoints = self._pool.take(connection_file.read(request.connection_file))
             await bringing_up
-            await self._mounts.hold(kernel_id, request.mounted_folders)
+            await self.mounts.hold(kernel_id, request.mounted_folders)
             return await self._start(kernel_id, request, endpoints, deadline_s)
         except BaseException as error:
             bringing_up.cancel()
-            self._mounts.release(kernel_id)
+            self.mounts.release(kernel_id)
             if endpoints is not None:
                 endpoints.close()
             if isinstance(error, SshpykError) and not error.host:
@@ -215,7 +192,7 @@ class Kernels:
                 takeover=request.takeover,
             )
             info = connection_file.for_attaching(request.connection_file, found)
-            endpoints = self._take_endpoints(info)
+            endpoints = self._pool.take(info)
             connection_file.write(request.connection_file, info)
         except BaseException:
             # Also when we only gave up waiting: the request may be on its way, and this follows it.
@@ -256,7 +233,7 @@ class Kernels:
         if taken is not None:
             raise KernelTaken(f"the kernel was taken over by {taken.by}")
         kernel = HubKernel(
-            ticket, request, self._take_endpoints(connection_file.read(request.connection_file))
+            ticket, request, self._pool.take(connection_file.read(request.connection_file))
         )
         self._kernels[kernel.kernel_id] = kernel
         self._host.keep_up(request.python)
@@ -267,7 +244,7 @@ class Kernels:
             loop.call_later(LATE_CLIENT_S, kernel.endpoints.end_hold)
         self._join(kernel)
         if request.mounted_folders:
-            self._mounts.hold_again(kernel.kernel_id, request.mounted_folders)
+            self.mounts.hold_again(kernel.kernel_id, request.mounted_folders)
         self._host.rpc.notify("welcomes", kernel_id=kernel.kernel_id)
         return kernel
 
@@ -331,7 +308,7 @@ class Kernels:
 
     def _agent_replaced(self) -> None:
         """Ask anew for what the dead agent had not brought to its end."""
-        self._mounts.agent_replaced()
+        self.mounts.agent_replaced()
         for kernel_id in self._kernels.keys() & self._stopping.keys():
             self._host.rpc.notify("stop", kernel_id=kernel_id, grace_s=self._stopping[kernel_id])
         if not self._stand_ins_may_come:
@@ -424,40 +401,14 @@ class Kernels:
     def _let_go(self, kernel: HubKernel, *, keep_unread: bool = False) -> None:
         """Keep the local sockets for the kernel that a restart will put behind them."""
         self._kernels.pop(kernel.kernel_id, None)
-        self._mounts.release(kernel.kernel_id)
+        self.mounts.release(kernel.kernel_id)
         self._stopping.pop(kernel.kernel_id, None)
         self._welcoming.discard(kernel.kernel_id)
         kernel.endpoints.detach(keep_unread=keep_unread)
-        urls = _urls(kernel.endpoints.info)
-        timer = asyncio.get_running_loop().call_later(ENDPOINTS_LINGER_S, self._unbind, urls)
-        self._waiting[urls] = (kernel.endpoints, timer)
-
-    def _take_endpoints(self, info: dict[str, Any]) -> Endpoints:
-        """Return sockets for a connection file: those that wait for it, or new ones."""
-        urls = _urls(info)
-        waiting = self._waiting.pop(urls, None)
-        if waiting is not None:
-            endpoints, timer = waiting
-            timer.cancel()
-            if endpoints.info == info and endpoints.reachable:
-                return endpoints
-            endpoints.close()
-        return Endpoints(self._context, info, lambda: self._host.outage.duration_s is not None)
-
-    def _unbind(self, urls: str) -> None:
-        endpoints, _ = self._waiting.pop(urls)
-        endpoints.close()
+        self._pool.keep(kernel.endpoints)
 
     def close(self) -> None:
         """Unbind everything."""
-        for endpoints, timer in self._waiting.values():
-            timer.cancel()
-            endpoints.close()
         for kernel in self._kernels.values():
             kernel.endpoints.close()
-        self._context.destroy(linger=500)
-
-
-def _urls(info: dict[str, Any]) -> str:
-    ports = [info.get(f"{name}_port") for name in ("shell", "iopub", "stdin", "control", "hb")]
-    return f"{info.get('transport')} {info.get('ip')} {ports}"
+        self._pool.close()

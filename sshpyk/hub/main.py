@@ -57,11 +57,12 @@ async def live(target: SshTarget, path: str, *, umask: int = 0o022) -> None:
     listener.close()
     with contextlib.suppress(FileNotFoundError):  # asyncio removes it itself from 3.13 on
         os.unlink(path)
-    server.tunnels.close_all()
+    server.mounts.close_all()
     with contextlib.suppress(asyncio.TimeoutError):
         await asyncio.wait_for(kernels.stop_all(), _STOP_PATIENCE_S)
     with contextlib.suppress(asyncio.TimeoutError):
         await asyncio.wait_for(mounts.close(), _STOP_PATIENCE_S)
+    server.tunnels.close_all()  # last: a mount that logs in from the host comes through one
     await host.leave("the hub leaves")
     kernels.close()
     journal.remove()

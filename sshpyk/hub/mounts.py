@@ -14,7 +14,7 @@ import secrets
 import socket
 import subprocess
 import sys
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,10 +78,31 @@ class _Mounted:
     server: subprocess.Popen[bytes] | None = None
     stream: ByteStream | None = None
     gone: bool = False
+    ending: bool = False  # by us
+    leaving: bool = False  # nobody uses it any more
+
+    def summary(self) -> dict[str, Any]:
+        """Describe it, and who uses it."""
+        return {
+            "local": self.request.local,
+            "remote": self.request.remote,
+            "options": list(self.request.options),
+            "users": sorted(self.users),
+            "state": self._state,
+        }
+
+    @property
+    def _state(self) -> str:
+        if self.gone or self.leaving:
+            return "gone" if self.gone else "unmounting"
+        return "mounted" if self.coming_up is not None and self.coming_up.done() else "mounting"
 
 
 class Mounts:
-    """The mounts of one hub. ``umask`` is the user's: the files that appear here are theirs."""
+    """The mounts of one hub. ``umask`` is the user's: the files that appear here are theirs.
+
+    ``on_ended`` is told who has lost a mount for good, and why, while the link goes on.
+    """
 
     def __init__(self, host: HostLink, umask: int = 0o022) -> None:
         self._host = host
@@ -90,13 +111,19 @@ class Mounts:
         self._turn = asyncio.Lock()  # one after the other: the next may want the same folder
         self._tasks: set[asyncio.Future[None]] = set()
         self._to_tidy = host.took_over  # the agent has mounts of a hub that is dead, or had ours
+        self._leaving: list[_Mounted] = []
         self._given_up: list[int] = []
         self.ways_back: WaysBack | None = None  # set by whoever has the tunnels
+        self.on_ended: Callable[[str, SshpykError], None] = lambda user, error: None
 
     @property
     def busy(self) -> bool:
         """Whether anything is mounted, or is being taken down."""
         return bool(self._mounted or self._tasks)
+
+    def summaries(self) -> list[dict[str, Any]]:
+        """Describe every mount, those that nobody uses any more too."""
+        return [mounted.summary() for mounted in (*self._mounted.values(), *self._leaving)]
 
     async def hold(self, user: str, requests: Iterable[MountRequest]) -> None:
         """Return when all are mounted for ``user``, until :meth:`release`. Raises what went wrong."""
@@ -104,6 +131,7 @@ class Mounts:
             for request in requests:
                 mounted = self._mounted.get(request)
                 if mounted is None or mounted.gone:
+                    self._make_room(request)
                     mounted = self._mounted[request] = _Mounted(request)
                     mounted.coming_up = asyncio.ensure_future(self._bring_up(mounted))
                 mounted.users.add(user)
@@ -113,13 +141,29 @@ class Mounts:
             self.release(user)
             raise
 
-    def release(self, user: str) -> None:
+    def _make_room(self, request: MountRequest) -> None:
+        """Take down what nobody uses any more at the same place. Raises MountError where it is used."""
+        for other in list(self._mounted.values()):
+            if other.request.remote == request.remote and other.request != request:
+                if other.users and not other.gone:
+                    raise MountError(
+                        f"mount {request}: {other.request} is mounted there, or with other options",
+                        host=self._host.target.host,
+                        phase=_PHASE,
+                        advice="mount at another folder of the host; sshpyk mounts says who uses that",
+                        code="MOUNT-POINT",
+                    )
+                other.users.clear()
+                self._take_down_if_unused(other)
+
+    def release(self, user: str, linger_s: float | None = None) -> None:
         """Say that ``user`` needs no mount any more."""
+        loop = asyncio.get_running_loop()
         for mounted in self._mounted.values():
             if user in mounted.users:
                 mounted.users.discard(user)
-                loop = asyncio.get_running_loop()
-                loop.call_later(LINGER_S, self._take_down_if_unused, mounted)
+                wait_s = LINGER_S if linger_s is None else linger_s
+                loop.call_later(wait_s, self._take_down_if_unused, mounted)
 
     def _take_down_if_unused(self, mounted: _Mounted) -> None:
         if not mounted.users and self._mounted.get(mounted.request) is mounted:
@@ -146,6 +190,13 @@ class Mounts:
         self._spawn(self._hold_again(user, requests))
 
     async def _hold_again(self, user: str, requests: Sequence[MountRequest]) -> None:
+        try:
+            await self.hold_patiently(user, requests)
+        except SshpykError as error:
+            self._tell_ended([user], error)
+
+    async def hold_patiently(self, user: str, requests: Sequence[MountRequest]) -> None:
+        """As :meth:`hold`, with time for what was there before to go."""
         for left in reversed(range(_TRIES_AGAIN)):
             try:
                 await self.hold(user, requests)
@@ -153,9 +204,13 @@ class Mounts:
             except SshpykError as error:
                 log.warning("%s", error)
                 if not left:
-                    self._host.on_notice(f"{error.what}; files there cannot be reached")
-                    return
+                    raise
             await asyncio.sleep(_PAUSE_S)
+
+    def _tell_ended(self, users: Iterable[str], error: SshpykError) -> None:
+        self._host.on_notice(f"{error.what}; files there cannot be reached")
+        for user in users:
+            self.on_ended(user, error)
 
     def agent_replaced(self) -> None:
         """The agent was killed, and every sshfs with it: mount again for the kernels that live on."""
@@ -263,21 +318,44 @@ class Mounts:
         def over(_: ByteStream) -> None:
             mounted.gone = True
             log.info("the stream of mount %s has ended", mounted.request)
+            if not mounted.ending and mounted.coming_up is not None and mounted.coming_up.done():
+                self._ended_by_itself(mounted, lost=driver.left)
 
         mounted.stream = ByteStream(driver, number, SocketEnds(ours), Allowance(driver), over)
         return number
 
+    def _ended_by_itself(self, mounted: _Mounted, *, lost: bool) -> None:
+        """Tell its users, unless it was ``lost`` with the link, of which others tell."""
+        self._spawn(self._end(mounted))
+        if lost or self._mounted.get(mounted.request) is not mounted:
+            return
+        error = MountError(
+            f"mount {mounted.request} has ended: unmounted on the host, or a process of it was killed",
+            host=self._host.target.host,
+            advice="mount it again with sshpyk mount",
+        )
+        users = sorted(mounted.users)
+        mounted.users.clear()
+        del self._mounted[mounted.request]
+        self._tell_ended(users, error)
+
     async def _take_down(self, mounted: _Mounted) -> None:
-        async with self._turn:
-            if not mounted.gone and mounted.coming_up is not None:
-                with contextlib.suppress(SshpykError, asyncio.CancelledError):
-                    await self._host.rpc.call("unmount", mount=mounted.mount_id)
-            await self._end(mounted)
-            log.info("unmounted %s", mounted.request)
+        mounted.leaving = True
+        self._leaving.append(mounted)
+        try:
+            async with self._turn:
+                if not mounted.gone and mounted.coming_up is not None:
+                    with contextlib.suppress(SshpykError, asyncio.CancelledError):
+                        await self._host.rpc.call("unmount", mount=mounted.mount_id)
+                await self._end(mounted)
+                log.info("unmounted %s", mounted.request)
+        finally:
+            self._leaving.remove(mounted)
 
     async def _end(self, mounted: _Mounted) -> None:
         if self.ways_back is not None:
             self.ways_back.close(mounted.mount_id)
+        mounted.ending = True
         if mounted.stream is not None:
             mounted.stream.abort()
         if mounted.server is not None:

@@ -21,9 +21,9 @@ killed, the stand-in starts another and says ``{"op": "reattach", "request": …
 ``{"op": "status"}`` answers one record at once, ``{"op": "survey", "python": …}`` adds what the host
 says, ``{"op": "ask", "what": "gc", …}`` passes a question to the agent, ``leave`` and ``end`` do that to
 a kernel whose stand-in is another process, and ``{"op": "quit"}`` makes the hub leave. ``login`` is
-told in :mod:`.login`; ``forward``, ``tunnels`` and ``close_tunnel`` in
-:mod:`sshpyk.servers.conversation`. ``{"op": "script", "script": …, "timeout_s": …}`` runs sh on the host
-over a link that is up, and answers what it said.
+told in :mod:`.login`; those about tunnels and mounts in :mod:`sshpyk.servers.conversation`.
+``{"op": "script", "script": …, "timeout_s": …}`` runs sh on the host over a link that is up, and answers
+what it said.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from sshpyk.errors import HubError, KernelError, SshpykError, Unreachable
@@ -42,10 +43,12 @@ from sshpyk.hub.kernels import Kernels
 from sshpyk.hub.linkstate import LinkState
 from sshpyk.hub.login import serve_login
 from sshpyk.hub.requests import HubKernel, LaunchRequest, Left, Outcome, Taken, Ticket, owner
-from sshpyk.servers.conversation import TUNNEL_OPERATIONS, serve_tunnels
+from sshpyk.servers.conversation import MOUNT, TUNNEL, Conversation, Keeper, Kind
+from sshpyk.servers.mounts import HeldMounts
 from sshpyk.servers.tunnels import Tunnels
 
 _Orders = asyncio.Future[dict[str, Any] | None]
+_Answer = Callable[[dict[str, Any]], Awaitable[None]]
 
 _ASKED_OF_HOST = ("list", "gc", "stop", "logs", "read_log")
 _LONGEST_WAIT_S = 3600.0
@@ -63,6 +66,7 @@ class Server:
         self._host = host
         self._kernels = kernels
         self.tunnels = Tunnels(host)
+        self.mounts = HeldMounts(host, kernels.mounts, kernels)
         self._conversations: set[asyncio.Task[None]] = set()
         self.owners: set[_Conversation] = set()
         host.on_notice = self._notify
@@ -70,7 +74,8 @@ class Server:
     @property
     def busy(self) -> bool:
         """Whether anybody is connected or anything lives."""
-        return bool(self._conversations) or self._kernels.busy or self.tunnels.busy
+        mine = self._kernels, self._kernels.mounts, self.tunnels
+        return bool(self._conversations) or any(one.busy for one in mine)
 
     async def listen(self, path: str) -> asyncio.AbstractServer:
         """Begin to accept conversations."""
@@ -188,7 +193,7 @@ class _Conversation:
         self._reader = reader
         self._writer = writer
         self._over = asyncio.Event()
-        self._answers: dict[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
+        self._answers: dict[str, _Answer] = {
             "status": self._status,
             "survey": self._survey,
             "ask": self._ask,
@@ -196,7 +201,8 @@ class _Conversation:
             "leave": self._leave,
             "end": self._end,
             "quit": self._quit,
-            **dict.fromkeys(TUNNEL_OPERATIONS, self._serve_tunnels),
+            **self._keeping(TUNNEL, server.tunnels),
+            **self._keeping(MOUNT, server.mounts),
         }
 
     async def run(self) -> None:
@@ -245,8 +251,9 @@ class _Conversation:
     async def _leave(self, record: dict[str, Any]) -> None:
         self._say(**self._server.leave(record["kernel_id"]))
 
-    async def _serve_tunnels(self, record: dict[str, Any]) -> None:
-        await serve_tunnels(self._server.tunnels, record, self._read_order, self._say)
+    def _keeping(self, kind: Kind, keeper: Keeper[Any]) -> dict[str, _Answer]:
+        conversation = Conversation(self._read_order, self._say)
+        return dict.fromkeys(kind.operations, partial(conversation.serve, kind, keeper))
 
     async def _quit(self, _record: dict[str, Any]) -> None:
         self._server.quit.set()

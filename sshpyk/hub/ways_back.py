@@ -13,7 +13,6 @@ import json
 import logging
 import re
 import shlex
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +22,7 @@ from sshpyk.hub.host import HostLink
 from sshpyk.hub.private_sshd import PrivateSshd, local_user
 from sshpyk.mounts.offers import Offer
 from sshpyk.mounts.options import MountOptions
+from sshpyk.servers.keeping import both
 from sshpyk.servers.tunnels import Tunnel, TunnelRequest, Tunnels
 from sshpyk.ssh.config import read_resolved
 
@@ -53,7 +53,7 @@ class WaysBack:
         self._umask = umask
         self._ways: dict[tuple[str, str], _WayBack] = {}
         self._closing: set[asyncio.Task[None]] = set()
-        host.on_lost_link = _also(host.on_lost_link, lambda _: self._close_all())
+        host.on_lost_link = both(host.on_lost_link, lambda _: self._close_all())
 
     async def open(
         self, mount_id: str, asked: tuple[str, str], offer: tuple[str, MountOptions]
@@ -164,11 +164,3 @@ class WaysBack:
             error.what, error.advice, error.code = found
         logged = [f"sshd here: {line}" for line in said.splitlines()[-_LOGGED_LINES:]]
         error.said = "\n".join([error.said, *logged]).strip()
-
-
-def _also(first: Callable[..., None], second: Callable[..., None]) -> Callable[..., None]:
-    def call(*args: Any) -> None:
-        first(*args)
-        second(*args)
-
-    return call

@@ -170,9 +170,10 @@ class Connection:
 
     # Bytes in
 
-    def receive_data(self, data: bytes, now_s: float) -> list[Event]:
+    def receive_data(self, data: bytes | memoryview, now_s: float) -> list[Event]:
         """Take what was read; return the events in order. Nothing comes of a fenced connection.
 
+        ``data`` may be a buffer that is used again.
         A fault of the peer's is the last event, never an exception: the messages before it count.
         """
         if self.state in (State.FENCED, State.CLOSED):

@@ -237,31 +237,53 @@ _KINDS: dict[int, tuple[str, int, int, Callable[[memoryview], Frame]]] = {
 
 
 class FrameReader:
-    """Cut frames out of a connection's bytes, however they were split on the way."""
+    """Cut frames out of a connection's bytes, however they were split on the way.
+
+    A chunk is copied once, out of what the caller has read; only a frame that was split twice.
+    """
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._begun = bytearray()  # a frame of which more must come
 
-    def feed(self, data: bytes) -> list[Frame]:
+    def feed(self, data: bytes | memoryview) -> list[Frame]:
         """Take the next bytes and return the frames that they complete, in order.
 
+        Nothing of ``data`` is kept: it may be a buffer that is used again.
         Raises :class:`LinkProtocolError` for anything malformed; the reader is then of no more use.
         """
-        buffer = self._buffer
-        buffer += data
         frames: list[Frame] = []
-        position = 0
-        with memoryview(buffer) as view:
-            while len(buffer) - position >= _HEADER.size:
-                kind, size = _HEADER.unpack_from(buffer, position)
-                start = position + _HEADER.size
-                name, decode = self._check_header(kind, size)
-                if len(buffer) - start < size:
-                    break
-                position = start + size
-                frames.append(self._decode(name, decode, view[start:position]))
-        del buffer[:position]
+        view = memoryview(data)
+        position = self._go_on(view, frames) if self._begun else 0
+        end = len(view)
+        while end - position >= _HEADER.size:
+            kind, size = _HEADER.unpack_from(view, position)
+            start = position + _HEADER.size
+            name, decode = self._check_header(kind, size)
+            if end - start < size:
+                break
+            position = start + size
+            frames.append(self._decode(name, decode, view[start:position]))
+        self._begun += view[position:]
         return frames
+
+    def _go_on(self, view: memoryview, frames: list[Frame]) -> int:
+        """Complete the frame that has begun, if ``view`` can; return what was taken of it."""
+        begun, position = self._begun, 0
+        if len(begun) < _HEADER.size:
+            position = _HEADER.size - len(begun)
+            begun += view[:position]
+            if len(begun) < _HEADER.size:
+                return len(view)
+        kind, size = _HEADER.unpack_from(begun)
+        name, decode = self._check_header(kind, size)
+        missing: int = _HEADER.size + size - len(begun)
+        begun += view[position : position + missing]
+        if len(view) - position < missing:
+            return len(view)
+        with memoryview(begun) as whole:
+            frames.append(self._decode(name, decode, whole[_HEADER.size :]))
+        begun.clear()
+        return position + missing
 
     @staticmethod
     def _check_header(kind: int, size: int) -> tuple[str, Callable[[memoryview], Frame]]:

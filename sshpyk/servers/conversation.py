@@ -1,83 +1,142 @@
-"""What local processes may ask of the hub about tunnels; the records are one JSON line each.
+"""What local processes may ask of the hub about tunnels and mounts; the records are one JSON line each.
 
 ::
 
     -> {"op": "forward", "request": {"listen": {…}, "target": {…}, "python": "python3", …}}
-    <- {"event": "forwarding", "tunnel": {…}, "link": {…}}    or  {"event": "failed", "error": {…}}
+    <- {"event": "open", "tunnel": {…}, "link": {…}}    or  {"event": "failed", "error": {…}}
     -> {"op": "look"}
-    <- {"event": "tunnel", "tunnel": {…}, "link": {…}}
+    <- {"event": "open", "tunnel": {…}, "link": {…}}
     <- {"event": "closed"}          by somebody else, or because the hub leaves
+    <- {"event": "failed", "error": {…}}    it has ended, and nobody asked for that
 
-The tunnel is closed when the conversation ends. ``{"op": "tunnels"}`` answers one record with all of a
-hub, ``{"op": "close_tunnel", "tunnel": "t12ab"}`` closes one.
+What was opened is closed when the conversation ends. ``{"op": "tunnels"}`` answers one record with all
+of a hub, ``{"op": "close_tunnel", "id": "t12ab"}`` closes one. ``mount``, ``mounts`` and ``close_mount``
+do the same for mounts; see :data:`TUNNEL` and :data:`MOUNT`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 from sshpyk.errors import SshpykError
-from sshpyk.servers.tunnels import Tunnel, TunnelRequest, Tunnels
 
 Record = dict[str, Any]
 Read = Callable[[], Awaitable[Record | None]]
 Say = Callable[..., None]
 
 
-TUNNEL_OPERATIONS = ("forward", "tunnels", "close_tunnel")
+@dataclass(frozen=True)
+class Kind:
+    """The words for one kind of thing that a hub keeps for others: three operations, and a key."""
+
+    opening: str
+    listing: str
+    closing: str
+    key: str
+
+    @property
+    def operations(self) -> tuple[str, str, str]:
+        """What may be asked."""
+        return self.opening, self.listing, self.closing
 
 
-async def serve_tunnels(tunnels: Tunnels, record: Record, read: Read, say: Say) -> None:
-    """Do what a record asks for; a ``forward`` takes until its tunnel is closed."""
-    if record["op"] == "forward":
-        await _serve_forward(tunnels, record, read, say)
-    elif record["op"] == "close_tunnel":
-        tunnel = tunnels.find(str(record["tunnel"]))
-        if tunnel is not None:
-            tunnels.close(tunnel)
-        say(event="closed", known=tunnel is not None)
-    else:
-        say(event="tunnels", link=tunnels.state(), tunnels=tunnels.summaries())
+TUNNEL = Kind("forward", "tunnels", "close_tunnel", "tunnel")
+MOUNT = Kind("mount", "mounts", "close_mount", "mount")
 
 
-async def _serve_forward(tunnels: Tunnels, record: Record, read: Read, say: Say) -> None:
-    """Open a tunnel and keep it for as long as its owner is there."""
-    opening = asyncio.ensure_future(tunnels.open(TunnelRequest.from_record(record["request"])))
-    order = asyncio.ensure_future(read())
-    try:
-        await asyncio.wait({opening, order}, return_when=asyncio.FIRST_COMPLETED)
-        if not opening.done():  # the owner has gone, or does not keep to the order of things
-            return
-        tunnel = opening.result()
-        await _keep(tunnels, tunnel, order, read, say)
-    except SshpykError as error:
-        say(event="failed", error=error.to_record())
-    finally:
-        opening.cancel()
-        order.cancel()
-        await asyncio.wait({opening})
-        if not opening.cancelled() and opening.exception() is None:
-            tunnels.close(opening.result())
+class Kept(Protocol):
+    """Something open. ``on_closed`` is called once, with the reason where nobody wanted that."""
+
+    closed: bool
+    on_closed: Callable[[SshpykError | None], None]
+
+    def summary(self) -> Record:
+        """Describe it."""
 
 
-async def _keep(
-    tunnels: Tunnels, tunnel: Tunnel, order: asyncio.Future[Record | None], read: Read, say: Say
-) -> None:
-    closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    tunnel.on_closed = lambda: closed.set_result(None)
-    say(event="forwarding", tunnel=tunnel.summary(), link=tunnels.state())
-    try:
-        while True:
-            waits: set[asyncio.Future[Any]] = {order, closed}
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            if closed.done():
-                say(event="closed")
+_K = TypeVar("_K", bound=Kept)
+
+
+class Keeper(Protocol[_K]):
+    """Who has all of one kind."""
+
+    async def open_from(self, record: Record) -> _K:
+        """Open what a request asks for. Raises SshpykError; nothing stays behind then."""
+
+    def close(self, kept: _K) -> None:
+        """Close; idempotent."""
+
+    def find(self, kept_id: str) -> _K | None:
+        """Return the one of that id."""
+
+    def summaries(self) -> list[Record]:
+        """Describe all."""
+
+    def state(self) -> Record:
+        """Describe the link."""
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """One connection of a local process, as far as it is about things that are kept."""
+
+    read: Read
+    say: Say
+
+    async def serve(self, kind: Kind, keeper: Keeper[_K], record: Record) -> None:
+        """Do what a record asks for; an opening takes until the thing is closed."""
+        if record["op"] == kind.opening:
+            await self._open(kind, keeper, record)
+        elif record["op"] == kind.closing:
+            kept = keeper.find(str(record["id"]))
+            if kept is not None:
+                keeper.close(kept)
+            self.say(event="closed", known=kept is not None)
+        else:
+            listed = {kind.listing: keeper.summaries()}
+            self.say(event=kind.listing, link=keeper.state(), **listed)
+
+    async def _open(self, kind: Kind, keeper: Keeper[_K], record: Record) -> None:
+        """Open, and keep it for as long as its owner is there."""
+        opening = asyncio.ensure_future(keeper.open_from(record["request"]))
+        order = asyncio.ensure_future(self.read())
+        try:
+            await asyncio.wait({opening, order}, return_when=asyncio.FIRST_COMPLETED)
+            if not opening.done():  # the owner has gone, or does not keep to the order of things
                 return
-            if order.result() is None:
-                return
-            say(event="tunnel", tunnel=tunnel.summary(), link=tunnels.state())
-            order = asyncio.ensure_future(read())
-    finally:
-        order.cancel()
+            await self._keep(kind, keeper, opening.result(), order)
+        except SshpykError as error:
+            self.say(event="failed", error=error.to_record())
+        finally:
+            opening.cancel()
+            order.cancel()
+            await asyncio.wait({opening})
+            if not opening.cancelled() and opening.exception() is None:
+                keeper.close(opening.result())
+
+    async def _keep(
+        self, kind: Kind, keeper: Keeper[_K], kept: _K, order: asyncio.Future[Record | None]
+    ) -> None:
+        closed: asyncio.Future[SshpykError | None] = asyncio.get_running_loop().create_future()
+        kept.on_closed = closed.set_result
+        if kept.closed:  # in this moment
+            closed.set_result(None)
+        self.say(event="open", link=keeper.state(), **{kind.key: kept.summary()})
+        try:
+            while True:
+                waits: set[asyncio.Future[Any]] = {order, closed}
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                if closed.done():
+                    if (error := closed.result()) is not None:
+                        raise error
+                    self.say(event="closed")
+                    return
+                if order.result() is None:
+                    return
+                self.say(event="open", link=keeper.state(), **{kind.key: kept.summary()})
+                order = asyncio.ensure_future(self.read())
+        finally:
+            order.cancel()

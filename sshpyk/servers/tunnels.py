@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import secrets
 import socket
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from typing import Any, Protocol
 
 from sshpyk.errors import SshpykError, TunnelError
 from sshpyk.hub.host import HostLink
-from sshpyk.hub.linkstate import LinkState
+from sshpyk.servers.keeping import both, link_record, revive
 from sshpyk.servers.ports import owner_of
 from sshpyk.wire.bytestream import Allowance, ByteStream, SocketEnds
 from sshpyk.wire.driver import LinkDriver
@@ -27,7 +26,6 @@ from sshpyk.wire.rpc import Params
 
 OPENING = "opening the tunnel"
 MAX_CONNECTIONS = 800  # the link has 1024 streams, and a kernel needs two
-_REVIVE_PAUSES_S = (1.0, 5.0, 15.0, 30.0)
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +78,7 @@ class Tunnel:
         self.error = ""  # why the latest connection led nowhere, or the tunnel is not there
         self.registered = False  # the agent knows it
         self.closed = False
-        self.on_closed: Callable[[], None] = lambda: None
+        self.on_closed: Callable[[SshpykError | None], None] = lambda error: None
         self._past = [0, 0]
 
     def note_over(self, stream: ByteStream) -> None:
@@ -116,8 +114,8 @@ class Tunnels:
         self._tasks: set[asyncio.Task[None]] = set()
         self._paused = False
         host.operations["accept"] = self._accept
-        host.on_lost_link = _both(host.on_lost_link, lambda error: self._on_lost_link(error))
-        host.on_agent_replaced = _both(host.on_agent_replaced, self._on_agent_replaced)
+        host.on_lost_link = both(host.on_lost_link, lambda error: self._on_lost_link(error))
+        host.on_agent_replaced = both(host.on_agent_replaced, self._on_agent_replaced)
         if host.took_over:
             self._spawn(self._drop_what_is_left())
 
@@ -131,6 +129,10 @@ class Tunnels:
         return [tunnel.summary() for tunnel in self._tunnels.values()]
 
     # Opening and closing
+
+    async def open_from(self, record: dict[str, Any]) -> Tunnel:
+        """As :meth:`open`, for a request that came over the hub's socket."""
+        return await self.open(TunnelRequest.from_record(record))
 
     async def open(self, request: TunnelRequest) -> Tunnel:
         """Open a tunnel, and the link if need be. Raises SshpykError; nothing stays behind then."""
@@ -193,7 +195,7 @@ class Tunnels:
             stream.abort()
         if self._tunnels.pop(tunnel.tunnel_id, None) is not None:
             self._host.rpc.notify("unforward", tunnel=tunnel.tunnel_id)
-        tunnel.on_closed()
+        tunnel.on_closed(None)
 
     def close_all(self) -> None:
         """Close every tunnel; called when the hub leaves."""
@@ -312,48 +314,23 @@ class Tunnels:
             self._spawn(self._revive())
 
     async def _revive(self) -> None:
-        for tried in range(1000):
-            pause_s = _REVIVE_PAUSES_S[min(tried, len(_REVIVE_PAUSES_S) - 1)]
-            await asyncio.sleep(pause_s)
-            tunnels = list(self._tunnels.values())
-            if not tunnels:
-                return
-            try:
-                await self._host.bring_up(tunnels[0].request.python)
-            except SshpykError as error:
-                for tunnel in tunnels:
-                    tunnel.error = error.what
-                if not error.retryable:
-                    return  # a connection or a person will try again
-            else:
-                await self._register_all()
-                return
+        def python() -> str:
+            return next((one.request.python for one in self._tunnels.values()), "")
+
+        def note(what: str) -> None:
+            for tunnel in self._tunnels.values():
+                tunnel.error = what
+
+        await revive(self._host, python, self._register_all, note)
 
     def state(self) -> dict[str, Any]:
         """Describe the link as a person at a tunnel wants to know it."""
-        host = self._host
-        reason = "" if host.reason is None else host.reason.what
-        return {
-            "host": host.target.host,
-            "ssh_config": host.target.ssh_config,
-            "link": LinkState.DIALING.value if host.is_silent else host.state.value,
-            "away_s": host.outage.duration_s,
-            "reason": host.outage.reason or reason,
-            "hub_pid": os.getpid(),
-        }
+        return link_record(self._host)
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _both(first: Callable[..., None], second: Callable[..., None]) -> Callable[..., None]:
-    def call(*args: Any) -> None:
-        first(*args)
-        second(*args)
-
-    return call
 
 
 def _cannot_listen(endpoint: Endpoint, error: OSError) -> TunnelError:

@@ -84,7 +84,7 @@ class Carrier:
 
     def _readable(self) -> None:
         try:
-            data = bytes(_ARRIVED[: os.readv(self._read_fd, [_ARRIVED])])
+            data = _ARRIVED[: os.readv(self._read_fd, [_ARRIVED])]
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -101,7 +101,7 @@ class Carrier:
             while not self._closed and (data := os.read(self._read_fd, READ_BYTES)):
                 self._dispatch(data)
 
-    def _dispatch(self, data: bytes) -> None:
+    def _dispatch(self, data: bytes | memoryview) -> None:
         self.deliver(self.connection.receive_data(data, now_s()))
 
     def deliver(self, events: Sequence[Event]) -> None:

@@ -63,7 +63,7 @@ class FakeHub:
 
     def say(self, op: str, **params: Any) -> None:
         if op == "close_tunnel":
-            self.closed.append(params["tunnel"])
+            self.closed.append(params["id"])
         link = {"host": self.host, "link": "up", "away_s": None, "reason": ""}
         self._record = {"event": "tunnels", "link": link, "tunnels": self.tunnels}
 

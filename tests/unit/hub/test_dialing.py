@@ -17,8 +17,10 @@ from tests.unit.wire.harness import in_loop, until
     [
         (1, 0, 0.2),
         (2, 1, 0.4),
-        (5, 9, 3.2),
-        (6, 12, 5),
+        (4, 9, 1.6),
+        (6, 12, 2),
+        (99, 59, 2),
+        (99, 60, 5),
         (99, 599, 5),
         (99, 600, 30),
         (1, 3600, 0.2),
@@ -46,7 +48,7 @@ class Tries:
 
 @in_loop
 async def test_it_dials_until_no_other_try_is_wanted(monkeypatch):
-    monkeypatch.setattr(dialing_module, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(dialing_module, "pause_s", lambda *_: 0.001)
     tries = Tries(True, True, False)
     tries.dialing.start()
     tries.dialing.start()  # somebody does
@@ -57,7 +59,7 @@ async def test_it_dials_until_no_other_try_is_wanted(monkeypatch):
 
 @in_loop
 async def test_a_person_is_asked_in_the_first_try_only(monkeypatch):
-    monkeypatch.setattr(dialing_module, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(dialing_module, "pause_s", lambda *_: 0.001)
     tries, seat = Tries(True, False), object()
     tries.dialing.start(seat)  # type: ignore[arg-type]
     await until(lambda: not tries.dialing.goes_on)
@@ -66,8 +68,7 @@ async def test_a_person_is_asked_in_the_first_try_only(monkeypatch):
 
 @in_loop
 async def test_whoever_hurries_ends_the_pause(monkeypatch):
-    monkeypatch.setattr(dialing_module, "FIRST_PAUSE_S", 600.0)
-    monkeypatch.setattr(dialing_module, "LONGEST_PAUSE_S", 600.0)
+    monkeypatch.setattr(dialing_module, "pause_s", lambda *_: 600.0)
     tries = Tries(True, False)
     tries.dialing.start()
     await until(lambda: len(tries.terminals) == 1)
@@ -91,7 +92,7 @@ async def test_a_defect_is_told_and_it_can_be_started_anew():
 
 @in_loop
 async def test_ending_it_leaves_nothing_under_way(monkeypatch):
-    monkeypatch.setattr(dialing_module, "FIRST_PAUSE_S", 600.0)
+    monkeypatch.setattr(dialing_module, "pause_s", lambda *_: 600.0)
     tries = Tries(True)
     tries.dialing.start()
     await until(lambda: tries.terminals)

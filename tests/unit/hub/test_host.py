@@ -182,8 +182,7 @@ async def network(
 ) -> AsyncIterator[tuple[FakeNetwork, HostLink]]:
     made = FakeNetwork()
     monkeypatch.setattr(redial_module, "dial", made.dial)
-    monkeypatch.setattr(dialing_module, "FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr(dialing_module, "LONGEST_PAUSE_S", 0.05)
+    monkeypatch.setattr(dialing_module, "pause_s", lambda *_: 0.05)
     journal = Journal(str(folder / "journal"))
     host = HostLink(SshTarget("gpu1"), journal)
     try:
@@ -361,8 +360,7 @@ async def test_the_state_after_a_refusal_says_what_is_needed(
 async def test_a_launch_does_not_wait_for_the_pause_between_dials(monkeypatch, tmp_path):
     async with network(monkeypatch, tmp_path) as (net, host):
         await host.bring_up("python3")
-        monkeypatch.setattr(dialing_module, "FIRST_PAUSE_S", 600.0)
-        monkeypatch.setattr(dialing_module, "LONGEST_PAUSE_S", 600.0)
+        monkeypatch.setattr(dialing_module, "pause_s", lambda *_: 600.0)
         net.failures = [Unreachable("no route")] * 2
         net.cut()
         await until(lambda: not net.failures[1:])
@@ -537,8 +535,7 @@ async def test_f10_a_change_of_the_network_tests_the_line_at_once(monkeypatch, t
 async def test_f10_a_change_of_the_network_ends_the_pause_between_dials(monkeypatch, tmp_path):
     async with network(monkeypatch, tmp_path) as (net, host):
         await host.bring_up("python3")
-        monkeypatch.setattr(dialing_module, "FIRST_PAUSE_S", 600.0)
-        monkeypatch.setattr(dialing_module, "LONGEST_PAUSE_S", 600.0)
+        monkeypatch.setattr(dialing_module, "pause_s", lambda *_: 600.0)
         net.failures = [Unreachable("no route")]
         net.cut()
         await until(lambda: not net.failures)

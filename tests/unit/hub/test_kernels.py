@@ -20,7 +20,7 @@ from sshpyk.errors import (
     LinkLost,
     SshpykError,
 )
-from sshpyk.hub import kernels as kernels_module
+from sshpyk.hub import endpoint_pool
 from sshpyk.hub.kernels import Kernels
 from sshpyk.hub.requests import LaunchRequest
 from sshpyk.wire.kernel_messages import SHELL
@@ -43,7 +43,7 @@ class Bench:
         return replace(request, **changes)
 
     def nothing_is_left(self) -> bool:
-        return not self.kernels.busy and not self.kernels._context._sockets
+        return not self.kernels.busy and not self.kernels._pool._context._sockets
 
     async def stopped_at_the_agent(self) -> None:
         await until(lambda: self.agent.ops[-1:] == ["stop"])
@@ -323,7 +323,7 @@ async def test_a_restart_that_fails_frees_the_sockets(short_folder: Path):
 async def test_sockets_that_no_restart_wants_are_freed(
     short_folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(kernels_module, "ENDPOINTS_LINGER_S", 0.02)
+    monkeypatch.setattr(endpoint_pool, "LINGER_S", 0.02)
     async with bench(short_folder) as made:
         await made.kernels.launch(made.request())
         made.agent.kernel.exit(0)

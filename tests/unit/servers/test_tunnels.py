@@ -11,6 +11,7 @@ import pytest
 
 from sshpyk.errors import AgentReplaced, LinkLost, TunnelError, Unreachable
 from sshpyk.hub.linkstate import LinkState
+from sshpyk.servers import keeping
 from sshpyk.servers import tunnels as tunnels_module
 from sshpyk.servers.tunnels import TunnelRequest
 from sshpyk.wire.endpoint import Endpoint
@@ -166,7 +167,7 @@ async def test_a_hub_that_took_over_ends_what_the_one_before_had_open():
 
 @in_loop
 async def test_a_lost_link_is_told_and_the_tunnel_opened_again(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(tunnels_module, "_REVIVE_PAUSES_S", (0.05,))
+    monkeypatch.setattr(keeping, "_PAUSES_S", (0.05,))
     async with tunnel_bench() as bench:
         tunnel = await bench.open()
         bench.new_agent()  # which knows nothing of it
