@@ -92,7 +92,7 @@ async def bench(folder: Path, account: Account) -> AsyncIterator[Bench]:
             assert not made.is_mounted
             assert not made.tunnels.busy
             await until(lambda: not made.forwards.busy)
-            left = {path.name for path in (folder / "state" / "mounts").glob("*")}
+            left = {path.name for path in (account.folder / "state" / "mounts").glob("*")}
             assert left <= {"host_key"}
             await asyncio.get_running_loop().shutdown_default_executor()
 
@@ -184,7 +184,7 @@ async def test_a_port_of_the_alias_is_kept_and_the_key_is_the_same_each_time(
 async def test_files_of_the_sshd_are_private(tmp_path: Path, account: Account) -> None:
     async with bench(tmp_path, account) as made:
         await made.mounts.hold("kernel", [made.request()])
-        folder = tmp_path / "state" / "mounts"
+        folder = account.folder / "state" / "mounts"
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         files = list(folder.iterdir())
         assert {path.suffix for path in files} == {"", ".conf", ".folders", ".log"}

@@ -58,23 +58,33 @@ class Account:
             config.write("\n  ".join(text) + "\n")
 
 
-def make_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Account:
-    """Make it below ``tmp_path``, with an alias ``laptop`` as sshpyk 1.x has asked for."""
-    folder = tmp_path / "account"
-    (folder / "bin").mkdir(parents=True)
+def new_account(folder: Path) -> Account:
+    """Make keys and an ssh config with an alias ``laptop`` as sshpyk 1.x has asked for."""
+    folder.mkdir(parents=True)
     argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "id")]
     subprocess.run(argv, check=True)
     account = Account(folder)
     account.authorized.write_text(account.public_key + "\n")
     account.alias("laptop")
-    real = shutil.which("ssh")
-    (folder / "bin" / "ssh").write_text(f'#!/bin/sh\nexec {real} -F {folder}/config "$@"\n')
-    (folder / "bin" / "ssh").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}/bin:{os.environ['PATH']}")
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg"))
-    state = tmp_path / "state"
-    state.mkdir(mode=0o700)
-    monkeypatch.setattr(private_sshd, "state_dir", lambda: state)
+    (folder / "state").mkdir(mode=0o700)
+    return account
+
+
+def let_in(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a private sshd admit this account's key, and keep its files with the account."""
+    monkeypatch.setattr(private_sshd, "state_dir", lambda: account.folder / "state")
     monkeypatch.setattr(private_sshd, "AUTHORIZED_KEYS", (str(account.authorized),))
     monkeypatch.setattr(private_sshd, "STRICT_MODES", "no")  # /tmp is everybody's
+
+
+def make_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Account:
+    """Make one that is let in, and an ``ssh`` on PATH that reads its config."""
+    account = new_account(tmp_path / "account")
+    folder = account.folder / "bin"
+    folder.mkdir()
+    real = shutil.which("ssh")
+    (folder / "ssh").write_text(f'#!/bin/sh\nexec {real} -F {account.folder}/config "$@"\n')
+    (folder / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    let_in(account, monkeypatch)
     return account
