@@ -128,7 +128,7 @@ def explain_login(route: Route, key: HostKey, said: str) -> tuple[str, str, str]
         return (
             f"this machine does not let {route.alias} log in",
             f"add the public key that the host has for it ({keys}) to ~/.ssh/authorized_keys here, "
-            "without command=; that file and its folders must be writable by you alone",
+            "without command= or from=; that file and its folders must be writable by you alone",
             "MOUNT-ALIAS-KEY",
         )
     return None

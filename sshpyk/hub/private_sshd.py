@@ -18,6 +18,7 @@ import hashlib
 import logging
 import os
 import pwd
+import secrets
 import shutil
 import socket
 import subprocess
@@ -141,15 +142,18 @@ UseDNS no
 
 
 class PrivateSshd:
-    """See the module. ``name`` tells its files from those of other hubs; ``umask`` is of new files.
+    """See the module. ``identity`` is the hub's, which names the files; ``umask`` is of new files.
 
     It is a tunnel's target: :meth:`connect` is called for each connection.
     """
 
-    def __init__(self, sshd: str, name: str, umask: int) -> None:
+    def __init__(self, sshd: str, identity: str, umask: int) -> None:
         self.sshd = find_sshd(sshd)
         self._umask = umask
         self._folder = state_dir() / "mounts"
+        self._identity = identity
+        # An earlier one of this hub's may still be closing.
+        name = f"{identity}-{os.getpid()}-{secrets.token_hex(4)}"
         self._config = self._folder / f"{name}.conf"
         self._offers_file = self._folder / f"{name}.folders"
         self._offers: dict[str, Offer] = {}
@@ -169,12 +173,20 @@ class PrivateSshd:
         try:
             with folder_lock(str(self._folder)):
                 self.host_key = _host_key(self._folder / "host_key")
+                self._remove_what_is_left()
             self._log_fd = os.open(self._log, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
             settings = Settings(self.host_key.path, local_user(), self._command())
             _write(self._config, config_text(settings))
         except OSError as error:
             raise _failed(f"cannot write in {self._folder}: {error.strerror or error}") from error
         _run([self.sshd, "-t", "-f", str(self._config)])
+
+    def _remove_what_is_left(self) -> None:
+        """Remove the files of hubs to the same host that were killed."""
+        for path in self._folder.glob(f"{self._identity}-*"):
+            pid = path.name.split("-")[1]
+            if pid.isdecimal() and not _is_alive(int(pid)):
+                path.unlink(missing_ok=True)
 
     def _command(self) -> str:
         """Return the forced command, which the user's login shell reads, whichever that is.
@@ -280,6 +292,16 @@ class PrivateSshd:
     async def _wait_for_ends(self, timeout_s: float) -> None:
         if self._waiting:
             await asyncio.wait(set(self._waiting), timeout=timeout_s)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _host_key(path: Path) -> HostKey:

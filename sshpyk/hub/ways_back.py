@@ -8,8 +8,6 @@ so the login does. One way back serves all mounts that name the same alias and s
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import logging
 import re
 import shlex
@@ -78,8 +76,7 @@ class WaysBack:
         return {"source": f"{way.route.alias}:{name}", "options": words}
 
     async def _open(self, alias: str, program: str) -> _WayBack:
-        digest = hashlib.sha256(json.dumps([alias, program]).encode()).hexdigest()[:8]
-        sshd = PrivateSshd(program, f"{self._host.target.identity}-{digest}", self._umask)
+        sshd = PrivateSshd(program, self._host.target.identity, self._umask)
         try:
             await sshd.prepare()
             route = await self._find(alias)

@@ -24,7 +24,7 @@ from sshpyk.errors import MountError
 from sshpyk.hub import mounts
 from sshpyk.hub.alias import Route, explain_login, read_route
 from sshpyk.hub.mounts import MountRequest, Mounts
-from sshpyk.hub.private_sshd import HostKey, Settings, config_text, find_sshd
+from sshpyk.hub.private_sshd import HostKey, PrivateSshd, Settings, config_text, find_sshd
 from sshpyk.hub.ways_back import WaysBack
 from sshpyk.servers.tunnels import Tunnels
 from sshpyk.ssh.config import read_resolved
@@ -35,6 +35,9 @@ from tests.unit.hub.test_mounts import apart
 from tests.unit.mounts.sshd import HAS_SSHD, Account, make_account
 from tests.unit.wire.harness import Joined, in_loop, until
 
+LOGIN_SHELLS = [
+    shell for shell in ("bash", "dash", "zsh", "ksh", "fish", "csh", "tcsh") if shutil.which(shell)
+]
 needs_all = pytest.mark.skipif(
     sys.platform != "linux"
     or not HAS_SSHD
@@ -56,6 +59,11 @@ class Bench:
         self.mounts = Mounts(self.host)  # type: ignore[arg-type]
         self.mounts.ways_back = WaysBack(self.host, self.tunnels)  # type: ignore[arg-type]
         self.agent_mounts = agent_mount.Mounts(joined.agent)
+        self.serve_host()
+
+    def serve_host(self) -> None:
+        """Be the host's end, with no tunnel yet."""
+        joined = self.joined
         self.forwards = Forwards(joined.agent, lambda op, **params: self.rpc.call(op, **params))
         operations = {**self.agent_mounts.operations, **self.forwards.operations}
         self.rpc = Rpc(joined.agent, {**operations, "script": run_script})
@@ -389,7 +397,49 @@ async def test_the_hub_is_killed_and_the_next_one_mounts_again(
         await until(lambda: not made.mounts._tasks)
         assert await apart(lambda: os.listdir(made.remote("code"))) == ["file"]
         (left,) = dead._ways.values()
-        os.close(left.sshd._log_fd)
+        await left.sshd.close()
+
+
+@needs_all
+@in_loop
+async def test_the_agent_is_killed_and_the_next_one_mounts_again(
+    tmp_path: Path, account: Account
+) -> None:
+    async with bench(tmp_path, account) as made:
+        port = free_port()
+        account.alias("fixed", "HostName 127.0.0.1", f"Port {port}")
+        await made.mounts.hold("kernel", [made.request(alias="fixed")])
+        (dead,) = made.agent_mounts._mounts.values()
+        assert dead.process is not None
+        dead.process.kill()
+        dead.process.wait()
+        made.agent_mounts._mounts.clear()  # nobody is left to unmount it
+        made.forwards._close_all()
+        made.agent_mounts = agent_mount.Mounts(made.joined.agent)
+        made.serve_host()
+        (made.local("code") / "file").touch()
+        made.mounts.agent_replaced()
+        made.host.on_agent_replaced()
+        await until(lambda: not made.mounts._tasks)
+        assert await apart(lambda: os.listdir(made.remote("code"))) == ["file"]
+        (tunnel,) = made.tunnels._tunnels.values()
+        assert tunnel.listens.port == port
+        agent_mount._clean(dead)
+
+
+@needs_all
+@in_loop
+async def test_what_a_killed_hub_has_left_is_removed(tmp_path: Path, account: Account) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    folder = account.folder / "state" / "mounts"
+    folder.mkdir(mode=0o700)
+    async with bench(tmp_path, account) as made:
+        left = [f"{made.host.target.identity}-{gone.pid}-ab.{kind}" for kind in ("conf", "log")]
+        for name in left:
+            (folder / name).touch()
+        await made.mounts.hold("kernel", [made.request()])
+        assert not set(left) & {path.name for path in folder.iterdir()}
 
 
 @needs_all
@@ -453,6 +503,18 @@ def test_the_config_allows_nothing_but_what_is_forced() -> None:
     assert "AllowUsers me?corp\n" in text
     for line in ("ForceCommand cd /; exec x", "DisableForwarding yes", "PermitTTY no"):
         assert line in text.splitlines()
+
+
+@pytest.mark.skipif(not HAS_SSHD, reason="no sshd here")
+@pytest.mark.parametrize("shell", LOGIN_SHELLS)
+def test_every_login_shell_runs_what_is_forced(
+    shell: str, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSH_ORIGINAL_COMMAND", raising=False)
+    command = PrivateSshd("", "test", 0o022)._command()
+    ran = subprocess.run([shell, "-c", command], input="", capture_output=True, text=True)
+    assert ran.stderr.strip() == "sshpyk.mounts.server: only SFTP is served here"
+    assert (ran.stdout, ran.returncode) == ("", 2)
 
 
 def test_sshd_is_found_where_systems_keep_it(monkeypatch: pytest.MonkeyPatch) -> None:
