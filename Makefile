@@ -5,9 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 TOX := $(BIN)/tox run
+OTHER := .venv-other
 
 .DEFAULT_GOAL := help
-.PHONY: help sshd demo test lint types unit integration lab-up lab-down lab-shell docs screenshots clean
+.PHONY: help sshd demo test lint types unit integration bench lab-up lab-down lab-shell docs screenshots clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +38,17 @@ lab-down: $(READY)  ## take the lab down; the images stay
 lab-shell: $(READY)  ## a shell on the lab's laptop
 	$(BIN)/python lab/lab.py shell
 
+bench: $(READY) sshd $(OTHER)/ready  ## measure beside a local kernel and sshpyk 1.25; BENCH="--quick" for 10 minutes
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
+	$(BIN)/python benchmarks/bench.py $(BENCH)
+
+# The other tool has the same import name, so it lives in a virtual environment of its own.
+$(OTHER)/ready:
+	$(PYTHON) -m venv $(OTHER)
+	$(OTHER)/bin/python -m pip install --quiet --disable-pip-version-check \
+	    'sshpyk==1.25' ipykernel 'jupyter-server>=2'
+	@touch $@
+
 docs: $(READY)  ## write docs/reference.md and docs/errors.md anew from the source
 	$(BIN)/python docs/generate.py
 
@@ -44,7 +56,7 @@ screenshots: $(READY)  ## take the pictures of the documentation anew
 	$(BIN)/python lab/screenshots.py
 
 clean:  ## remove what was built here (not the lab's images)
-	rm -rf $(VENV) .tox .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist lab/.build
+	rm -rf $(VENV) $(OTHER) .tox .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist lab/.build
 
 # Debian and Ubuntu ship venv apart from Python; pip says nothing useful without it.
 $(READY): pyproject.toml

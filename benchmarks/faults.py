@@ -11,9 +11,7 @@ import argparse
 import contextlib
 import json
 import os
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,9 +26,9 @@ from rich.table import Table
 if not __package__:  # run as a script: the folder that holds the packages leads the path
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from benchmarks.latency import Host, add_subject, private_jupyter
-from lab.faultproxy import FaultProxy
-from sshpyk.hub.client import reach_hub, stop_hub
+from benchmarks.places import Host, Way, chosen_host, host_options, line_to
+from benchmarks.subjects import OURS, Ours, private_folder
+from sshpyk.hub.client import reach_hub
 from sshpyk.ssh.command import SshTarget
 
 LINE_BYTES = 1000  # of text; its message is larger
@@ -71,17 +69,18 @@ class Figures:
 class Bench:
     """A kernel on the host behind the proxy."""
 
-    def __init__(self, host: Host, proxy: FaultProxy, direct: list[str]) -> None:
-        self.host = host
-        self.proxy = proxy
-        self.direct = direct  # the ssh command that does not pass the proxy
-        subject = add_subject(host)
-        assert subject.target is not None
-        self.target: SshTarget = subject.target
-        self._manager = KernelManager(kernel_name=subject.kernel_name)
+    def __init__(self, way: Way, folder: Path) -> None:
+        assert way.line is not None
+        self.host: Host = way.host
+        self.proxy = way.line
+        self.target = SshTarget.parse(way.host.alias, ssh_config=way.ssh_config)
+        self._subject = Ours(OURS, sys.executable, folder)
+        os.environ.update(self._subject.environment())
+        self._subject.add("shaky", way)
+        self._manager = KernelManager(kernel_name=self._subject.kernel("shaky"))
 
     def __enter__(self) -> Bench:
-        stop_hub(self.target)
+        self._subject.forget()
         time.sleep(1)  # the agent leaves with its last hub: its peak is to be this run's
         self._manager.start_kernel()
         self.client: BlockingKernelClient = self._manager.client()
@@ -92,7 +91,7 @@ class Bench:
     def __exit__(self, *_: object) -> None:
         self.client.stop_channels()
         self._manager.shutdown_kernel()
-        stop_hub(self.target)
+        self._subject.forget()
 
     def printing(self, lines: int, wait_s: float) -> str:
         """Begin to print; return when the kernel has begun."""
@@ -135,11 +134,7 @@ class Bench:
 
     def agent(self) -> tuple[float, int]:
         """Return the agent's peak memory and the processor time that it has used, in ticks."""
-        script = f"{self.host.python} - <<'END'\n{_AGENT}\nEND"
-        said = subprocess.run(
-            [*self.direct, script], capture_output=True, text=True, check=True
-        ).stdout
-        peaks = [line.split() for line in said.splitlines()]
+        peaks = [line.split() for line in self.host.run_python(_AGENT).splitlines()]
         peak_kb, *ticks = max(peaks, key=lambda words: int(words[0]))
         return int(peak_kb) * 1024 / 1e6, sum(map(int, ticks))
 
@@ -175,30 +170,12 @@ def over_a_slow_line(bench: Bench, lines: int) -> Figures:
 
 
 @contextlib.contextmanager
-def host_behind_proxy(options: argparse.Namespace) -> Iterator[tuple[Host, FaultProxy, list[str]]]:
-    """Yield the host as the kernel's ssh sees it, the proxy, and the ssh command that goes around."""
+def way_to_host(options: argparse.Namespace) -> Iterator[tuple[Way, Path]]:
+    """Yield a way past a proxy, to the host of the command line or one on loopback, and a folder."""
     with contextlib.ExitStack() as stack:
-        alias, config = options.host, options.ssh_config or str(Path.home() / ".ssh/config")
-        if alias is None:
-            from demo.loopback import LoopbackHost  # only here: the lab needs no sshd of ours
-
-            loopback = stack.enter_context(LoopbackHost())
-            alias, config = loopback.alias, str(loopback.ssh_config)
-        direct = ["ssh", "-F", config, alias]
-        asked = subprocess.run(
-            ["ssh", "-F", config, "-G", alias], capture_output=True, text=True, check=True
-        )
-        said = dict(line.partition(" ")[::2] for line in asked.stdout.splitlines())
-        name, port = said["hostname"], int(said["port"])
-        key_name = said.get("hostkeyalias") or (name if port == 22 else f"[{name}]:{port}")
-        proxy = stack.enter_context(FaultProxy(name, port))
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        proxied = Path(folder) / "ssh_config"
-        proxied.write_text(
-            f"Host {alias}\n    HostName 127.0.0.1\n    Port {proxy.port}\n"
-            f"    HostKeyAlias {key_name}\n{Path(config).read_text()}"
-        )
-        yield Host("behind_a_proxy", alias, str(proxied), options.remote_python), proxy, direct
+        folder = stack.enter_context(private_folder())
+        host = stack.enter_context(chosen_host(options, folder))
+        yield stack.enter_context(line_to(host, folder / "line")), folder
 
 
 def table_of(figures: list[Figures]) -> Table:
@@ -219,9 +196,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--host", metavar="ALIAS", help="a host of your ssh config; else loopback")
-    made.add_argument("--ssh-config", metavar="FILE", help="for ssh -F")
-    made.add_argument("--remote-python", default=sys.executable, metavar="PATH")
+    host_options(made)
     return made
 
 
@@ -231,10 +206,10 @@ def main(words: list[str] | None = None) -> int:
     reader.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
     options = reader.parse_args(sys.argv[1:] if words is None else words)
     figures = []
-    with private_jupyter(), host_behind_proxy(options) as (host, proxy, direct):
-        with Bench(host, proxy, direct) as bench:
+    with way_to_host(options) as (way, folder):
+        with Bench(way, folder) as bench:
             figures.append(in_an_outage(bench, 100))
-        with Bench(host, proxy, direct) as bench:
+        with Bench(way, folder) as bench:
             figures.append(over_a_slow_line(bench, 20_000))
     Console().print(table_of(figures))
     print(f"load {os.getloadavg()[0]:.1f}")

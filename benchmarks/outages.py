@@ -22,8 +22,7 @@ from rich.table import Table
 if not __package__:  # run as a script: the folder that holds the packages leads the path
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from benchmarks.faults import PATIENCE_S, Bench, host_behind_proxy, parser
-from benchmarks.latency import private_jupyter
+from benchmarks.faults import PATIENCE_S, Bench, parser, way_to_host
 from sshpyk.hub.client import reach_hub
 
 LINES = 100
@@ -93,7 +92,7 @@ def _kill_session(bench: Bench) -> None:
         "        if 'sshd' in open('/proc/%s/cmdline' % parent).read():\n"
         "            os.kill(int(parent), signal.SIGKILL)\n"
     )
-    subprocess.run([*bench.direct, f"{bench.host.python} -"], input=script, text=True, check=True)
+    bench.host.run_python(script)
 
 
 def _resets(bench: Bench) -> None:
@@ -147,11 +146,7 @@ def main() -> int:
     table = Table(box=None, padding=(0, 1))
     for title in ("", "lines", "result", "reply", "goes on, s", "in all, s"):
         table.add_column(title, justify="right" if title else "left")
-    with (
-        private_jupyter(),
-        host_behind_proxy(options) as (host, proxy, direct),
-        Bench(host, proxy, direct) as bench,
-    ):
+    with way_to_host(options) as (way, folder), Bench(way, folder) as bench:
         for one in (measure(bench, scenario) for scenario in SCENARIOS):
             words = ["yes" if good else "no" for good in (one.result, one.reply)]
             times = [f"{one.goes_on_s:.1f}", f"{one.took_s:.1f}"]

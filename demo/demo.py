@@ -29,7 +29,7 @@ from rich.table import Table
 if not __package__:  # run as a script: the folder that holds the packages leads the path
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from benchmarks.timing import Spread, TimedKernel
+from benchmarks.probe.timing import Spread, TimedKernel
 from demo.loopback import ALIAS, LoopbackHost, NoSshd, find_sshd
 from demo.traces import MARK, Traces
 from sshpyk import kernelspecs

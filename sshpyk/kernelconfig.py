@@ -186,7 +186,8 @@ class Mount:
         """Read ``LOCAL:REMOTE[:OPTIONS]``; raise InvalidInput when it has another shape."""
         parts = check_text(key, text).split(":")
         if len(parts) not in (2, 3):
-            raise refused(key, text, "must be LOCAL:REMOTE or LOCAL:REMOTE:OPTIONS")
+            rule = "must be LOCAL:REMOTE or LOCAL:REMOTE:OPTIONS; no path may have a ':'"
+            raise refused(key, text, rule)
         if not all(folder.startswith(("/", "~")) for folder in parts[:2]):
             raise refused(key, text, "LOCAL and REMOTE must begin with '/' or '~'")
         options = tuple(parts[2].split(",")) if len(parts) == 3 else ()
@@ -227,7 +228,8 @@ class RemoteKernel:
     """Which kernel on which host, and how to get there: ``kernel_provisioner.config``, checked.
 
     Exactly one of ``remote_python`` (an interpreter) and ``remote_python_prefix`` (an environment)
-    is set: :attr:`python` is the interpreter either way. Timeouts are seconds.
+    is set: :attr:`python` is the interpreter either way. Timeouts are seconds. ``mount_optional``: a
+    mount that cannot be made does not fail the launch.
     """
 
     ssh_host_alias: str
@@ -250,6 +252,7 @@ class RemoteKernel:
     ssh_host_alias_local_on_remote: str | None = None
     mount_local_on_remote: tuple[Mount, ...] = ()
     sshfs_enabled: bool = True
+    mount_optional: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
@@ -359,4 +362,5 @@ _RULES: dict[str, Callable[[str, object], Any]] = {
     "ssh_host_alias_local_on_remote": _program_path,
     "mount_local_on_remote": _mounts,
     "sshfs_enabled": _flag,
+    "mount_optional": _flag,
 }

@@ -77,6 +77,7 @@ def launch_record(
             **({"activate": remote.activate} if remote.activate else {}),
             **({"wrapper": list(remote.wrapper)} if remote.wrapper else {}),
             **({"mounts": mounts} if mounts else {}),
+            **({"mount_optional": True} if mounts and remote.mount_optional else {}),
             **({"persistent": True} if remote.persistent else {}),
             **({"iopub_limits": iopub_limits} if iopub_limits else {}),
         },

@@ -219,7 +219,8 @@ class StandIn:
             self._notify(record["text"])
         if record["event"] == "ready":
             self._ticket = record["ticket"]
-            self._request.report(ready=True)
+            notice = record.get("notice")
+            self._request.report(ready=True, **({"notice": notice} if notice else {}))
         return self._how_it_ended(record)
 
     def _how_it_ended(self, record: dict[str, Any]) -> int | None:

@@ -127,6 +127,7 @@ class Custody:
             "owner": record.owner,
             "session": record.session,
             "persistent": record.persistent,
+            "mounts": list(record.mounts),
             "carried": self._carried(kernel),
             "mine": mine,
             "streams": list(kernel.streams) if mine else [],

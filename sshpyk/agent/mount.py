@@ -23,6 +23,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import weakref
 from typing import IO, Any, Callable
 
 from sshpyk.errors import MountError
@@ -67,6 +68,9 @@ def mounted_by_us(path: str) -> bool:
     return any(whole == served or whole.startswith(served + os.sep) for served in _served)
 
 
+_links: weakref.WeakSet[Mounts] = weakref.WeakSet()  # those of every client
+
+
 class _Mount:
     """One mount point, its sshfs and its stream."""
 
@@ -93,6 +97,7 @@ class Mounts:
             "unmount": self._unmount,
             "unmount_all": self._unmount_all,
         }
+        _links.add(self)
 
     @property
     def busy(self) -> bool:
@@ -105,6 +110,8 @@ class Mounts:
         mount = _Mount("")
         try:
             sshfs = _find_sshfs(str(params["sshfs"]))
+            if params.get("takeover") is True:
+                await self._take_from_others(str(params["remote"]))
             mount = await self._apart(lambda: _prepare(str(params["remote"])), _PREPARE_PATIENCE_S)
             self._mounts[name] = mount
             _served.update(mount.names)
@@ -168,6 +175,17 @@ class Mounts:
             raise MountError(
                 f"the host's file system did not answer for {patience_s:g} s", phase=_PHASE
             ) from None
+
+    async def _take_from_others(self, remote: str) -> None:
+        """End what a client that is away has mounted there: the kernel that it was for is ours now."""
+        path = os.path.normpath(os.path.expanduser(remote))
+        for other in list(_links):
+            for name, mount in list(other._mounts.items()):
+                away = other is not self and other._driver.carrier is None
+                if away and path in mount.names and mount.stream is not None:
+                    log.info("%s is taken from a client that is away", path)
+                    mount.stream.abort()  # sshfs ends: nothing that it is asked is answered
+                    await other._end(name, mount)
 
     async def _unmount(self, params: Params) -> Params:
         """Unmount; what is not mounted any more is no error."""

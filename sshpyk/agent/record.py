@@ -71,7 +71,8 @@ class KernelRecord:
 
     ``owner`` is who started it or attached last, as ``user@machine``, ``session`` their notebook's name,
     ``born_s`` the time of day of its start. ``left_s`` is since when nobody carries it, by the host's
-    clock (``wire.clock``), ``heard_s`` when its owner was last heard of since then.
+    clock (``wire.clock``), ``heard_s`` when its owner was last heard of since then. ``mounts`` is where
+    folders of its first client were.
     """
 
     kernel_id: str
@@ -92,6 +93,7 @@ class KernelRecord:
     born_s: float = 0.0
     left_s: float = 0.0
     heard_s: float = 0.0
+    mounts: tuple[str, ...] = ()
 
     def moved(self, link_id: str, streams: tuple[int, int]) -> KernelRecord:
         """Return the record of the kernel when another link carries it."""

@@ -28,6 +28,7 @@ from sshpyk.wire.clock import now_s
 from sshpyk.wire.driver import LinkDriver
 from sshpyk.wire.rpc import Params, Rpc
 
+_LONGEST_PATH = 4096
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 log = logging.getLogger(__name__)
@@ -149,6 +150,7 @@ class Service:
             born_s=born_s,
             owner=whose["owner"],
             session=whose["session"],
+            mounts=tuple(str(path)[:_LONGEST_PATH] for path in params.get("mounts", [])),
         )
         process = KernelProcess(spec, info, folder, log_path)
         return Kernel(record, process, self._driver)

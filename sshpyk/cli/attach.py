@@ -15,7 +15,8 @@ from typing import Any
 import click
 
 from sshpyk.cli.asking import Host, host_flags, the_kernel
-from sshpyk.cli.results import Attached
+from sshpyk.cli.attach_mounts import folders_for
+from sshpyk.cli.results import Attached, Mounting
 from sshpyk.errors import HubError, InvalidInput, error_from_record
 
 _GRACE_S = 10.0
@@ -27,6 +28,13 @@ _SHUTDOWN_TIMEOUT_S = 10.0
 @click.argument("kernel")
 @click.option("--takeover", is_flag=True, help="Also if another machine or program has it.")
 @click.option("--connection-file", "-f", help="Where to write the connection file.")
+@click.option(
+    "--mount-local-on-remote",
+    "mounts",
+    multiple=True,
+    metavar="LOCAL:REMOTE[:OPTIONS]",
+    help="A local folder for the kernel to see (repeatable); see below.",
+)
 @host_flags
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def attach(**given: Any) -> Attached:
@@ -35,6 +43,9 @@ def attach(**given: Any) -> Attached:
     KERNEL is the beginning of its id (see `sshpyk ps HOST`), or its name where that is one kernel's.
     A process in the background holds the kernel here until it ends or `sshpyk leave` lets it go; this
     terminal may be closed. The first client gets all that the kernel said while nobody was there.
+
+    Folders of this machine that the kernel was launched with are mounted again, as the SSH kernels
+    of this machine for that host name them by their place there; --mount-local-on-remote names others.
 
     A kernel that another machine has is only taken with --takeover: it goes on here, and there it ends.
 
@@ -45,6 +56,7 @@ def attach(**given: Any) -> Attached:
     """
     host = Host.named(given["host"], given["ssh"], given["ssh_config"], given["timeout"])
     kernel = the_kernel(host.kernels(), given["kernel"], host.target.host)
+    folders = folders_for(host.target.host, kernel, given["mounts"])
     path = _connection_file(given["connection_file"], host.target.host, kernel["kernel_id"])
     link = None if given["connection_file"] else _external(path)
     record = {
@@ -62,12 +74,14 @@ def attach(**given: Any) -> Attached:
             "launch_timeout_s": host.timeout_s,
             "persistent": True,
             "takeover": given["takeover"],
+            "mounts": folders.mounts,
         },
     }
-    pid = _start_stand_in(record, f"{host.target.host}: {kernel['name']}", host.timeout_s)
+    pid, notice = _start_stand_in(record, f"{host.target.host}: {kernel['name']}", host.timeout_s)
     if link is not None:
         _make_link(link, path)
-    return Attached(host.target.host, kernel, path, pid, given["as_json"])
+    mounted = Mounting(tuple(folders.mounts), tuple(folders.unknown), notice)
+    return Attached(host.target.host, kernel, path, pid, mounted, given["as_json"])
 
 
 def _connection_file(named: str | None, host: str, kernel_id: str) -> Path:
@@ -97,8 +111,11 @@ def _make_link(link: Path, path: Path) -> None:
         link.symlink_to(path)
 
 
-def _start_stand_in(record: dict[str, Any], label: str, timeout_s: float) -> int:
-    """Start the process that holds the kernel here; return its id when the kernel is here."""
+def _start_stand_in(record: dict[str, Any], label: str, timeout_s: float) -> tuple[int, str]:
+    """Start the process that holds the kernel here; return its id when the kernel is here.
+
+    And what a person should know of that.
+    """
     ours, theirs = socket.socketpair()
     words = ["--provisioner-fd", str(theirs.fileno()), "--kernel", label.replace("\n", " ")]
     environment = {key: value for key, value in os.environ.items() if key != "JPY_PARENT_PID"}
@@ -124,7 +141,7 @@ def _start_stand_in(record: dict[str, Any], label: str, timeout_s: float) -> int
         process.wait()
         raise error_from_record(outcome["error"])
     process.returncode = 0  # it is to outlive us: nobody here waits for it
-    return process.pid
+    return process.pid, str(outcome.get("notice", ""))
 
 
 def _await_outcome(

@@ -19,7 +19,7 @@ def leave(**given: Any) -> LeftKernel:
     """Leave a kernel that this machine carries: it goes on, and its output waits on the host.
 
     For a kernel that `sshpyk attach` brought here, and for any other: the program that started it sees
-    it end. `sshpyk attach` brings it back, here or elsewhere.
+    it end. `sshpyk attach` brings it back, here or elsewhere. Folders of this machine that it sees go.
 
     \b
     Examples:
@@ -28,7 +28,12 @@ def leave(**given: Any) -> LeftKernel:
     host = Host.named(given["host"], given["ssh"], given["ssh_config"], given["timeout"])
     carried = host.converse("status")["kernels"]
     kernel = the_kernel(carried, given["kernel"], f"{host.target.host} that this machine carries")
+    places = [
+        mount["remote"]
+        for mount in host.converse("mounts")["mounts"]
+        if kernel["kernel_id"] in [one["kernel_id"] for one in mount["kernels"]]
+    ]
     answer = host.converse("leave", kernel_id=kernel["kernel_id"])
     if not answer["found"]:
         raise InvalidInput(f"kernel {kernel['kernel_id'][:8]} has ended in this moment")
-    return LeftKernel(host.target.host, kernel["kernel_id"])
+    return LeftKernel(host.target.host, kernel["kernel_id"], tuple(places))

@@ -122,6 +122,11 @@ def kernel_flags(function: _Function) -> _Function:
         metavar="NAME",
         help="A variable to take from where the kernel is launched; AWS_* means all such (repeatable).",
     )
+    function = click.option(
+        "--mount-optional/--no-mount-optional",
+        default=None,
+        help="Start the kernel also where a folder cannot be mounted; say so.",
+    )(function)
     function = mounts(function)
     function = variables(passed(function))
     function = click.option(

@@ -16,6 +16,7 @@ from sshpyk.cli.results import (
     LeftKernel,
     LogList,
     LogText,
+    Mounting,
     Processes,
     Stopped,
 )
@@ -83,7 +84,8 @@ def _attached(result: Attached) -> None:
     path = str(result.connection_file)
     if result.as_json:
         record = {"host": result.host, "kernel_id": result.kernel["kernel_id"], "pid": result.pid}
-        click.echo(json.dumps({**record, "connection_file": path}, indent=2))
+        record |= {"connection_file": path, "notice": result.mounting.notice}
+        click.echo(json.dumps(record, indent=2))
         return
     short = result.kernel["kernel_id"][:8]
     waiting = result.kernel.get("waiting_bytes", 0)
@@ -95,11 +97,32 @@ def _attached(result: Attached) -> None:
     click.echo(f"  jupyter console --existing {shlex.quote(path)} {console}")
     click.echo("  jupyter lab --ServerApp.allow_external_kernels=True")
     click.echo(f"  sshpyk leave {result.host} {short}")
+    _mounting(result.host, result.mounting)
+
+
+def _mounting(host: str, mounting: Mounting) -> None:
+    """Tell which folders are there again, and what the kernel must do whose own folder had gone."""
+    for mount in mounting.asked:
+        if f"{mount['local']}:{mount['remote']}" not in mounting.notice:
+            click.echo(safe(f"  {mount['local']} -> {host}:{mount['remote']}"))
+    if mounting.notice:
+        click.echo(safe(f"sshpyk: warning: {mounting.notice}"), err=True)
+    if mounting.asked:
+        click.echo(
+            "  if the kernel worked in a mounted folder that went meanwhile: %cd there again"
+        )
+    for place in mounting.unknown:
+        said = f"the kernel had a folder of the machine that launched it at {place}"
+        click.echo(safe(f"sshpyk: warning: {said}: sshpyk mount LOCAL {host}:{place}"), err=True)
 
 
 def _left(result: LeftKernel) -> None:
     short = result.kernel_id[:8]
     click.echo(f"Left kernel {short} on {result.host}: sshpyk attach {result.host} {short}")
+    for place in result.places:
+        click.echo(
+            safe(f"  {place} goes, with files that it has open and its working folder there")
+        )
 
 
 def _stopped(result: Stopped) -> None:

@@ -148,6 +148,17 @@ class Processes:
 
 
 @dataclass(frozen=True)
+class Mounting:
+    """Folders of this machine for a kernel that is here again: those asked for, places for which there
+    is none, and what went wrong with others.
+    """
+
+    asked: tuple[dict[str, Any], ...] = ()
+    unknown: tuple[str, ...] = ()
+    notice: str = ""
+
+
+@dataclass(frozen=True)
 class Attached:
     """``attach`` brought a kernel here; the process ``pid`` holds it."""
 
@@ -155,15 +166,17 @@ class Attached:
     kernel: dict[str, Any]
     connection_file: Path
     pid: int
+    mounting: Mounting = Mounting()
     as_json: bool = False
 
 
 @dataclass(frozen=True)
 class LeftKernel:
-    """``leave`` left this kernel."""
+    """``leave`` left this kernel; folders of this machine that were mounted at ``places`` go."""
 
     host: str
     kernel_id: str
+    places: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -358,7 +358,7 @@ _KERNEL = {
         f"{_WAYS_BACK}::test_a_key_that_is_not_authorized_is_named",
     ),
     "MOUNT-POINT": Entry(
-        "the account can neither use nor make that folder",
+        "the account can neither use nor make that folder, or something is in it already",
         "is not there and cannot be made",
         "name another mount point with --mount-local-on-remote",
     ),

@@ -177,7 +177,10 @@ def cwd_items(
     if cwd is None:
         return
     state = answer.folders.get(cwd, "") if isinstance(answer, HostAnswer) else ""
-    if state in ("", "stale"):
+    mounts = remote.mount_local_on_remote if remote.sshfs_enabled else ()
+    if any(f"{cwd}/".startswith(f"{mount.remote.rstrip('/')}/") for mount in mounts):
+        yield Item("Remote Cwd", f"{cwd} (in a mount)", Mark.INFO)
+    elif state in ("", "stale"):
         yield Item("Remote Cwd", cwd, Mark.UNCHECKED)
     elif state in ("missing", "no-parent", "no-folder"):
         edit = f"sshpyk edit --kernel-name {shlex.quote(name)} --remote-cwd PATH"

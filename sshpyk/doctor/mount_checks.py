@@ -6,6 +6,7 @@ Facts in, findings out, apart from a look at this machine's folders. Source: ssh
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from sshpyk.doctor.finding import Item, Mark, advice, worst
@@ -18,7 +19,8 @@ DEFAULT_SSHFS = "sshfs"
 _STATES = {
     "empty": (Mark.OK, "an empty folder"),
     "missing": (Mark.OK, "to be made"),
-    "full": (Mark.ADVICE, "not empty: what is in it cannot be seen while it is mounted"),
+    "mounted": (Mark.OK, "mounted now; see sshpyk mounts"),
+    "full": (Mark.BROKEN, "is not empty"),
     "no-parent": (Mark.BROKEN, "is not there and cannot be made"),
     "no-folder": (Mark.BROKEN, "is no folder"),
     "forbidden": (Mark.BROKEN, "is not this account's"),
@@ -42,6 +44,9 @@ def mount_items(remote: RemoteKernel, answer: HostAnswer | None) -> Iterator[Ite
             parts += _remote(mount, sshfs_program(remote), answer)
         codes = [part.code for part in parts if part.is_broken]
         todo = advice(_REMEDIES[codes[0]]) if codes and codes[0] in _REMEDIES else ()
+        if codes and remote.mount_optional:
+            parts = [replace(part, mark=Mark.ADVICE) if part.is_broken else part for part in parts]
+            todo = (*todo, Item("mount_optional", "the kernel starts without it", Mark.INFO))
         yield Item("Mount", str(mount), worst(parts), (*parts, *todo), codes[0] if codes else "")
 
 

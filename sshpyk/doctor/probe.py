@@ -79,7 +79,16 @@ class HostAnswer:
     aliases: Mapping[str, ResolvedHost] = field(default_factory=dict)
 
 
-FOLDER_STATES = ("empty", "full", "missing", "no-parent", "no-folder", "forbidden", "stale")
+FOLDER_STATES = (
+    "empty",
+    "full",
+    "missing",
+    "no-parent",
+    "no-folder",
+    "forbidden",
+    "stale",
+    "mounted",
+)
 
 _FUSE = r"""
 d=missing; [ -e /dev/fuse ] && d=forbidden; [ -r /dev/fuse ] && [ -w /dev/fuse ] && d=usable
@@ -93,11 +102,13 @@ printf '%s\n' "{mark} sshfs {index} $l" | head -n 1
 """
 # A mount whose other end has gone gives an error to every look at it, and is no folder to `test`.
 _FOLDER = r"""
-f={path}; w=no-folder
-if [ -d "$f" ]; then
+f={path}; w=no-folder; q=$(cd "$(dirname "$f")" 2>/dev/null && pwd -P)/$(basename "$f")
+if ls -d "$f" 2>&1 | grep -q 'not connected'; then w=stale
+elif {{ cat /proc/mounts 2>/dev/null || mount; }} | grep -qF -e "sshpyk $q fuse" -e "sshpyk on $q ("; then
+    w=mounted
+elif [ -d "$f" ]; then
     if l=$(ls -A "$f" 2>/dev/null); then w=empty; [ -n "$l" ] && w=full; else w=forbidden; fi
     [ -O "$f" ] || [ -w "$f" ] || w=forbidden
-elif ls -d "$f" 2>&1 | grep -q 'not connected'; then w=stale
 elif [ ! -e "$f" ]; then
     p=$f; while [ ! -e "$p" ] && [ "$p" != / ]; do p=$(dirname "$p"); done
     w=no-parent; [ -d "$p" ] && [ -w "$p" ] && w=missing

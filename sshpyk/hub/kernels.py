@@ -27,6 +27,8 @@ SUBSCRIPTION_PATIENCE_S = 3.0  # a client needs 0.1 s or more to come back to it
 LATE_CLIENT_S = 15.0  # on a busy machine; its output waits, the rest goes on
 LEAVE_PATIENCE_S = 5.0  # for the agent's word that a kernel was left
 
+ATTACHED_MOUNT_PATIENCE_S = 10.0  # the kernel runs meanwhile, and its client waits
+
 log = logging.getLogger(__name__)
 
 
@@ -111,12 +113,19 @@ class Kernels:
     async def _launch(self, kernel_id: str, request: LaunchRequest) -> HubKernel:
         deadline_s = asyncio.get_running_loop().time() + request.launch_timeout_s
         bringing_up = asyncio.ensure_future(self._host.bring_up(request.python))
+        # A request that rode along with the first HELLO fails as the dial does, and says it.
+        bringing_up.add_done_callback(lambda task: task.cancelled() or task.exception())
         endpoints: Endpoints | None = None
         try:
             endpoints = self._pool.take(connection_file.read(request.connection_file))
-            await bringing_up
-            await self.mounts.hold(kernel_id, request.mounted_folders)
-            return await self._start(kernel_id, request, endpoints, deadline_s)
+            if request.mounted_folders:
+                await bringing_up
+            else:
+                await _either(bringing_up, self._host.carried.wait())
+            request, missing = await self._mount(kernel_id, request)
+            kernel = await self._start(kernel_id, request, endpoints, deadline_s)
+            kernel.notice = "; ".join(filter(None, (*missing, kernel.notice)))
+            return kernel
         except BaseException as error:
             bringing_up.cancel()
             self.mounts.release(kernel_id)
@@ -125,6 +134,17 @@ class Kernels:
             if isinstance(error, SshpykError) and not error.host:
                 error.host = self._host.target.host
             raise
+
+    async def _mount(
+        self, kernel_id: str, request: LaunchRequest
+    ) -> tuple[LaunchRequest, list[str]]:
+        """Mount what the kernel is to see; return what to start, and what a person should know."""
+        if not request.mount_optional:
+            await self.mounts.hold(kernel_id, request.mounted_folders)
+            return request, []
+        failed = await self.mounts.hold_possible(kernel_id, request.mounted_folders)
+        missing = [f"the kernel starts without {error.what}" for error in failed.values()]
+        return request.without_mounts(failed), missing
 
     async def _start(
         self, kernel_id: str, request: LaunchRequest, endpoints: Endpoints, deadline_s: float
@@ -148,6 +168,7 @@ class Kernels:
                 env=request.env,
                 cwd=request.cwd,
                 folders=request.folders,
+                mounts=[mount.remote for mount in request.mounted_folders],
                 activate=request.activate,
                 activate_s=activate_s,
                 wrapper=request.wrapper,
@@ -204,9 +225,22 @@ class Kernels:
         kernel = HubKernel(Ticket(kernel_id, streams, found["pid"]), request, endpoints)
         endpoints.hold_for_client()
         self._join(kernel)
+        kernel.notice = await self._mount_for_running(kernel)
         if found["welcomes"] or kernel_id in self._welcoming:
             endpoints.greet_subscribers()
         return kernel
+
+    async def _mount_for_running(self, kernel: HubKernel) -> str:
+        """Mount for a kernel that is attached to; return what a person should know of it."""
+        folders, takeover = kernel.request.mounted_folders, kernel.request.takeover
+        if not folders:
+            return ""
+        mounting = self.mounts.hold_again(kernel.kernel_id, folders, takeover=takeover)
+        done, _ = await asyncio.wait({mounting}, timeout=ATTACHED_MOUNT_PATIENCE_S)
+        if not done:
+            return "its folders are still being mounted: see sshpyk mounts"
+        failed = mounting.result()
+        return "; ".join(f"without {error}" for error in failed.values())
 
     def _join(self, kernel: HubKernel) -> None:
         self._kernels[kernel.kernel_id] = kernel
@@ -244,7 +278,7 @@ class Kernels:
             loop.call_later(LATE_CLIENT_S, kernel.endpoints.end_hold)
         self._join(kernel)
         if request.mounted_folders:
-            self.mounts.hold_again(kernel.kernel_id, request.mounted_folders)
+            self.mounts.remount(kernel.kernel_id, request.mounted_folders)
         self._host.rpc.notify("welcomes", kernel_id=kernel.kernel_id)
         return kernel
 
@@ -412,3 +446,14 @@ class Kernels:
         for kernel in self._kernels.values():
             kernel.endpoints.close()
         self._pool.close()
+
+
+async def _either(first: asyncio.Future[None], other: Coroutine[Any, Any, Any]) -> None:
+    """Return when one of the two is done. Raises what ``first`` does."""
+    waiting = asyncio.ensure_future(other)
+    try:
+        await asyncio.wait({first, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+    if first.done():
+        first.result()

@@ -20,12 +20,12 @@ from typing import Any
 
 from sshpyk.errors import MountError, SshpykError
 from sshpyk.hub.host import HostLink
-from sshpyk.hub.ways_back import WaysBack
+from sshpyk.hub.ways_back import WaysBack, hold_until_eof
 from sshpyk.mounts.options import sort_options
 from sshpyk.wire.bytestream import Allowance, ByteStream, SocketEnds
 
 LINGER_S = 2.0
-_TRIES_AGAIN = 3  # what a dead sshfs leaves may still be going
+_TRIES_AGAIN = 10  # what a dead sshfs leaves may still be going
 _PAUSE_S = 0.5
 _SERVER_PATIENCE_S = 5.0
 _PHASE = "mounting"
@@ -72,6 +72,7 @@ class _Mounted:
     """A mount, who uses it, and what it is made of."""
 
     request: MountRequest
+    takeover: bool = False
     mount_id: str = field(default_factory=lambda: secrets.token_hex(8))
     users: set[str] = field(default_factory=set)
     coming_up: asyncio.Future[None] | None = None
@@ -109,7 +110,8 @@ class Mounts:
         self._umask = umask
         self._mounted: dict[MountRequest, _Mounted] = {}
         self._turn = asyncio.Lock()  # one after the other: the next may want the same folder
-        self._tasks: set[asyncio.Future[None]] = set()
+        self._tasks: set[asyncio.Future[Any]] = set()
+        self._coming_back: set[str] = set()  # users for whom we mount again
         self._to_tidy = host.took_over  # the agent has mounts of a hub that is dead, or had ours
         self._leaving: list[_Mounted] = []
         self._given_up: list[int] = []
@@ -129,17 +131,36 @@ class Mounts:
         """Return when all are mounted for ``user``, until :meth:`release`. Raises what went wrong."""
         try:
             for request in requests:
-                mounted = self._mounted.get(request)
-                if mounted is None or mounted.gone:
-                    self._make_room(request)
-                    mounted = self._mounted[request] = _Mounted(request)
-                    mounted.coming_up = asyncio.ensure_future(self._bring_up(mounted))
-                mounted.users.add(user)
-                assert mounted.coming_up is not None
-                await asyncio.shield(mounted.coming_up)
+                await self._hold(user, request)
         except BaseException:
             self.release(user)
             raise
+
+    async def hold_possible(
+        self, user: str, requests: Iterable[MountRequest]
+    ) -> dict[MountRequest, MountError]:
+        """Mount what can be mounted; return why the others cannot. Raises what is not a mount's fault."""
+        failed: dict[MountRequest, MountError] = {}
+        try:
+            for request in requests:
+                try:
+                    await self._hold(user, request)
+                except MountError as error:
+                    failed[request] = error
+        except BaseException:
+            self.release(user)
+            raise
+        return failed
+
+    async def _hold(self, user: str, request: MountRequest, *, takeover: bool = False) -> None:
+        mounted = self._mounted.get(request)
+        if mounted is None or mounted.gone:
+            self._make_room(request)
+            mounted = self._mounted[request] = _Mounted(request, takeover=takeover)
+            mounted.coming_up = asyncio.ensure_future(self._bring_up(mounted))
+        mounted.users.add(user)
+        assert mounted.coming_up is not None
+        await asyncio.shield(mounted.coming_up)
 
     def _make_room(self, request: MountRequest) -> None:
         """Take down what nobody uses any more at the same place. Raises MountError where it is used."""
@@ -159,6 +180,7 @@ class Mounts:
     def release(self, user: str, linger_s: float | None = None) -> None:
         """Say that ``user`` needs no mount any more."""
         loop = asyncio.get_running_loop()
+        self._coming_back.discard(user)
         for mounted in self._mounted.values():
             if user in mounted.users:
                 mounted.users.discard(user)
@@ -185,27 +207,60 @@ class Mounts:
         if self.ways_back is not None:
             await self.ways_back.wait_closed()
 
-    def hold_again(self, user: str, requests: Sequence[MountRequest]) -> None:
-        """Mount for a kernel of a hub that was killed; a failure is told and ends nothing."""
-        self._spawn(self._hold_again(user, requests))
+    def hold_again(
+        self, user: str, requests: Sequence[MountRequest], *, takeover: bool = False
+    ) -> asyncio.Future[dict[MountRequest, MountError]]:
+        """Mount for a kernel that runs already; return what will be the failures, which end nothing.
 
-    async def _hold_again(self, user: str, requests: Sequence[MountRequest]) -> None:
-        try:
-            await self.hold_patiently(user, requests)
-        except SshpykError as error:
-            self._tell_ended([user], error)
+        What was mounted there before gets time to go; with ``takeover`` also what another machine had
+        mounted that is away now.
+        """
+        self._coming_back.add(user)
+        coming = asyncio.ensure_future(self._hold_again(user, requests, takeover=takeover))
+        self._tasks.add(coming)
+        coming.add_done_callback(self._tasks.discard)
+        return coming
 
-    async def hold_patiently(self, user: str, requests: Sequence[MountRequest]) -> None:
+    async def _hold_again(
+        self, user: str, requests: Sequence[MountRequest], *, takeover: bool
+    ) -> dict[MountRequest, MountError]:
+        failed = {}
+        for request in requests:
+            try:
+                await self.hold_patiently(user, request, takeover=takeover)
+            except MountError as error:
+                failed[request] = error
+            except SshpykError as error:
+                failed[request] = MountError(f"mount {request}: {error.what}", host=error.host)
+        if user not in self._coming_back:  # it has ended meanwhile
+            self.release(user)
+        self._coming_back.discard(user)
+        return failed
+
+    async def hold_patiently(
+        self, user: str, request: MountRequest, *, takeover: bool = False
+    ) -> None:
         """As :meth:`hold`, with time for what was there before to go."""
         for left in reversed(range(_TRIES_AGAIN)):
             try:
-                await self.hold(user, requests)
+                await self._hold(user, request, takeover=takeover)
                 return
             except SshpykError as error:
                 log.warning("%s", error)
                 if not left:
                     raise
             await asyncio.sleep(_PAUSE_S)
+
+    def remount(self, user: str, requests: Sequence[MountRequest]) -> None:
+        """As :meth:`hold_again`; a failure is told to those whom it concerns."""
+        self.hold_again(user, requests).add_done_callback(
+            lambda done: self._tell_failed(user, done)
+        )
+
+    def _tell_failed(self, user: str, done: asyncio.Future[dict[MountRequest, MountError]]) -> None:
+        if not done.cancelled():
+            for error in done.result().values():
+                self._tell_ended([user], error)
 
     def _tell_ended(self, users: Iterable[str], error: SshpykError) -> None:
         self._host.on_notice(f"{error.what}; files there cannot be reached")
@@ -221,7 +276,7 @@ class Mounts:
             self._spawn(self._end(mounted))
             self._to_tidy = True
             for user in mounted.users:
-                self.hold_again(user, [mounted.request])
+                self.remount(user, [mounted.request])
 
     async def _drop_what_is_left(self) -> None:
         """End the mounts of the hub before us, which was killed and took their servers along."""
@@ -280,6 +335,7 @@ class Mounts:
                 mount=mounted.mount_id,
                 remote=request.remote,
                 sshfs=request.sshfs,
+                takeover=mounted.takeover,
                 **told,
             )
         except MountError as error:
@@ -297,7 +353,7 @@ class Mounts:
         with theirs:
             try:
                 if mounted.request.alias:
-                    _hold_until_eof(theirs.dup())
+                    hold_until_eof(theirs.dup())
                 else:
                     mounted.server = subprocess.Popen(
                         [sys.executable, "-m", "sshpyk.mounts.server", *words],
@@ -361,24 +417,6 @@ class Mounts:
         if mounted.server is not None:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(None, _reap, mounted.server)
-
-
-def _hold_until_eof(end: socket.socket) -> None:
-    """Keep one end of a stream, on which nothing is said, until the other end is closed."""
-    loop = asyncio.get_running_loop()
-    end.setblocking(False)
-
-    def look() -> None:
-        with contextlib.suppress(BlockingIOError):
-            try:
-                if end.recv(65536):
-                    return
-            except ConnectionError:
-                pass
-            loop.remove_reader(end)
-            end.close()
-
-    loop.add_reader(end, look)
 
 
 def _reap(server: subprocess.Popen[bytes]) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import getpass
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -26,6 +26,7 @@ class LaunchRequest:
     for a shell before the kernel. ``wrapper``: words in front of its command.
     ``persistent``: the kernel is left, not killed, when the stand-in goes without a word.
     ``iopub_limits``: those of the Jupyter server that the kernel is for, as :class:`IopubLimits`.
+    ``mount_optional``: a mount that cannot be made does not fail the launch.
     To attach to a kernel takes no ``kernel_name``; ``takeover`` takes it from whoever has it.
     """
 
@@ -42,11 +43,19 @@ class LaunchRequest:
     persistent: bool = False
     takeover: bool = False
     mounts: list[dict[str, Any]] = field(default_factory=list)  # see :attr:`mounted_folders`
+    mount_optional: bool = False
 
     @property
     def mounted_folders(self) -> list[MountRequest]:
         """The local folders that the kernel is to see. Raises TypeError."""
         return [MountRequest.from_record(record) for record in self.mounts]
+
+    def without_mounts(self, failed: Iterable[MountRequest]) -> LaunchRequest:
+        """Return the request without what could not be mounted; a folder in there is only a wish."""
+        remotes = [mount.remote.rstrip("/") for mount in failed]
+        if any(self.cwd == remote or self.cwd.startswith(remote + "/") for remote in remotes):
+            return replace(self, cwd="", folders=[self.cwd])
+        return self
 
     @property
     def limits(self) -> IopubLimits | None:
@@ -62,6 +71,7 @@ class LaunchRequest:
         """Raise TypeError for a request that could not be carried out: it came over a socket."""
         given: dict[str, Any] = vars(self)
         names = ("connection_file", "python", "kernel_name", "cwd", "activate")
+        flags = ("persistent", "takeover", "mount_optional")
         texts = [given[name] for name in names]
         timeout_s, env = given["launch_timeout_s"], given["env"]
         lists = [given["folders"], given["wrapper"]]
@@ -71,7 +81,7 @@ class LaunchRequest:
             and isinstance(env, dict)
             and all(isinstance(words, list) for words in lists)
             and all(isinstance(text, str) for text in (*texts, *env.values(), *chain(*lists)))
-            and all(isinstance(given[name], bool) for name in ("persistent", "takeover"))
+            and all(isinstance(given[name], bool) for name in flags)
         )
         mounts = given["mounts"]
         if (

@@ -300,7 +300,7 @@ class _Conversation:
             orders.cancel()
             self._say(event="failed", error=error.to_record())
             return
-        self._say(event="ready", ticket=asdict(kernel.ticket))
+        self._say(event="ready", ticket=asdict(kernel.ticket), notice=kernel.notice)
         if kernel.notice:
             self.notify(f"{self._server.host.target.host}: {kernel.notice}")
         kernel.watch(self._ended)

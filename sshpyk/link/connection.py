@@ -313,6 +313,11 @@ class Connection:
         """
         return self._received_bytes - self._progress_bytes >= PROGRESS_EVERY_BYTES
 
+    @property
+    def portion_bytes(self) -> int:
+        """How much to ask :meth:`data_to_send` for: what a fast line carries in no time."""
+        return self._pacing.portion_bytes
+
     def data_to_send(self, limit_bytes: int, now_s: float) -> list[bytes]:
         """Return buffers to write, of about ``limit_bytes`` in all; an empty list means none.
 
@@ -330,17 +335,20 @@ class Connection:
         if self.report_due:
             self._progress_bytes = self._received_bytes
             out.append(frames.encode_progress(self._received_bytes))
-        size = 0
-        while size < limit_bytes and self._pacing.room_bytes > 0:
-            chosen = link.next_chunk(self._pacing.chunk_bytes)
+        size, pacing = 0, self._pacing
+        room = pacing.room_bytes
+        while size < limit_bytes and room > 0:
+            chosen = link.next_chunk(pacing.chunk_bytes)
             if chosen is None:
                 break
             fields, chunk = chosen
-            out.append(frames.encode_data_header(fields, len(chunk)))
-            if chunk:
+            chunk_bytes = len(chunk)
+            out.append(frames.encode_data_header(fields, chunk_bytes))
+            if chunk_bytes:
                 out.append(chunk)  # type: ignore[arg-type]  # any buffer will do for writev
-            self._pacing.sent(len(chunk), now_s)
-            size += len(chunk) + 64
+            pacing.sent(chunk_bytes, now_s)
+            room -= chunk_bytes
+            size += chunk_bytes + 64
         return out
 
     # Time

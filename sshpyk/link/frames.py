@@ -147,15 +147,7 @@ def encode_hello(hello: Hello) -> bytes:
 
 def encode_data_header(data: Data, size_bytes: int) -> bytes:
     """Return the header of a DATA frame whose chunk of ``size_bytes`` the caller appends itself."""
-    return _DATA.pack(
-        DATA,
-        _DATA_BODY.size + size_bytes,
-        data.stream,
-        data.seq,
-        data.offset,
-        data.seen,
-        data.flags,
-    )
+    return _DATA.pack(DATA, _DATA_BODY.size + size_bytes, *data[:5])
 
 
 def encode_ack(ack: Ack) -> bytes:

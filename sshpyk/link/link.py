@@ -11,30 +11,10 @@ from sshpyk.link.backlog import Backlog, MakeBacklog, Payload
 from sshpyk.link.farewell import Farewell
 from sshpyk.link.frames import FLAG_LAST_CHUNK, Ack, Data, Hello, LinkProtocolError, Position
 from sshpyk.link.pacing import Pacing
-from sshpyk.link.stream import CREDIT_WINDOW_BYTES, Chunk, Message, Receiver, Sender, Taken
+from sshpyk.link.stream import CREDIT_WINDOW_BYTES, Chunk, Message, Sender, Taken
+from sshpyk.link.turns import Stream, Turns
 
 MAX_STREAMS = 1024  # that are not over, of 3 KB each; a kernel has two
-
-
-class Stream:
-    """Both halves of one stream.
-
-    ``urgent`` streams are sent before all others; ``bulk`` ones let another go first each second time.
-    ``watched``: its owner wants to hear of acknowledgements.
-    """
-
-    def __init__(self, number: int, backlog: Backlog | None, *, urgent: bool) -> None:
-        self.sender: Sender | Farewell = Sender(number, backlog)
-        self.receiver = Receiver(number)
-        self.urgent = urgent
-        self.bulk = False
-        self.watched = False
-
-    @property
-    def over(self) -> bool:
-        """Whether both directions have ended, acknowledged and handed over."""
-        sender = self.sender
-        return sender.finished and sender.drained and self.receiver.all_consumed
 
 
 class Link:
@@ -58,13 +38,12 @@ class Link:
         self._found: dict[int, int] = {}  # where that was
         self._streams: dict[int, Stream] = {}
         self._over: dict[int, Position] = {}  # forgotten streams that the peer may still name
-        self._turns: list[int] = []  # round robin: stream ids, next first
+        self._turns = Turns(self._streams)
         self._acks_due: set[int] = set()
         self._over_acks: dict[int, int] = {}  # the same for streams that are over
         # Those of _over that the peer knows to be over once it answers, and once it answers again.
         self._over_asked: set[int] = set()
         self._over_known: set[int] = set()
-        self._bulk_was_last = False
 
     @classmethod
     def restore(
@@ -102,7 +81,6 @@ class Link:
                 raise ValueError("stream %d is over" % number)
             backlog = self._make_backlog(number) if self._make_backlog and not bulk else None
             stream = self._streams[number] = Stream(number, backlog, urgent=urgent)
-            self._turns.append(number)
         stream.urgent = stream.urgent or urgent
         if bulk and not stream.bulk:
             stream.bulk = True
@@ -126,9 +104,9 @@ class Link:
 
         ``seen`` is what it says its sender had seen: by default what was consumed of this stream.
         """
-        return self._streams[number].sender.push(
-            payload, self.consumed_seq(number) if seen is None else seen
-        )
+        stream = self._streams[number]
+        self._turns.join(number)
+        return stream.sender.push(payload, stream.receiver.consumed_seq if seen is None else seen)
 
     def place_of(self, number: int, seq: int) -> int:
         """Return what :meth:`send` returned, or will, for what follows the messages below ``seq``.
@@ -145,6 +123,7 @@ class Link:
         """End our direction of a stream after what was queued; idempotent."""
         stream = self._streams.get(number)
         if stream is not None and not stream.sender.finished:
+            self._turns.join(number)
             stream.sender.push(b"", stream.receiver.consumed_seq, end=True)
 
     def give_away(self, number: int) -> Sender:
@@ -158,6 +137,7 @@ class Link:
         if over or not isinstance(stream.sender, Sender):
             raise LookupError("stream %d was moved to another link" % number)
         moved, stream.sender = stream.sender, Farewell(number, stream.sender.progress)
+        self._turns.join(number)
         return moved
 
     def receive_moved(self, number: int, moved: Sender) -> None:
@@ -166,6 +146,7 @@ class Link:
         self._streams[number].sender.close()
         moved.move_to(number)
         self._streams[number].sender = moved
+        self._turns.join(number)
 
     def consumed(self, number: int) -> None:
         """Note that the consumer has taken the oldest message it was given on this stream."""
@@ -280,6 +261,7 @@ class Link:
         self._over_acks = {number: at.seq for number, at in self._over.items()}
         self._over_asked, self._over_known = set(), set()
         self._acks_due.update(self._streams)
+        self._turns.join_all()
         self.epoch = epoch
 
     def _continue_from(self, live: dict[int, Position], over: dict[int, Position]) -> None:
@@ -316,6 +298,7 @@ class Link:
         if stream is None:
             return False
         stream.sender.acknowledge(ack)
+        self._turns.join(ack.stream)
         self._forget_if_over(ack.stream)
         return stream.watched
 
@@ -356,32 +339,12 @@ class Link:
     @property
     def has_chunk(self) -> bool:
         """Whether :meth:`next_chunk` would return one."""
-        return any(stream.sender.ready for stream in self._streams.values())
+        return self._turns.anybody
 
     def next_chunk(self, limit_bytes: int) -> tuple[Data, Chunk] | None:
         """Return the next chunk in fair order: urgent streams first, then each stream in turn."""
-        place = self._next_place()
-        if place is None:
-            return None
-        number = self._turns.pop(place)
-        self._turns.append(number)
-        stream = self._streams[number]
-        self._bulk_was_last = stream.bulk
-        return stream.sender.next_chunk(limit_bytes)
-
-    def _next_place(self) -> int | None:
-        chosen = None
-        gives_way = self._bulk_was_last
-        for place, number in enumerate(self._turns):
-            stream = self._streams[number]
-            if stream.sender.ready:
-                if stream.urgent:
-                    return place
-                if chosen is None:
-                    chosen, gives_way = place, gives_way and stream.bulk
-                elif gives_way and not stream.bulk:
-                    chosen, gives_way = place, False
-        return chosen
+        stream = self._turns.take()
+        return None if stream is None else stream.sender.next_chunk(limit_bytes)
 
     def _forget_if_over(self, number: int) -> None:
         stream = self._streams.get(number)
@@ -398,5 +361,5 @@ class Link:
         stream = self._streams.pop(number)
         self._over[number] = stream.receiver.position
         stream.sender.close()
-        self._turns.remove(number)
+        self._turns.drop(number)
         self._acks_due.discard(number)

@@ -195,7 +195,8 @@ class Sender:
         size = min(limit_bytes, allowed, len(payload) - offset)
         chunk: Chunk
         if isinstance(payload, bytes):
-            chunk = memoryview(payload)[offset : offset + size]
+            whole = size == len(payload)
+            chunk = payload if whole else memoryview(payload)[offset : offset + size]
         else:
             chunk = payload.read(offset, size)
         flags = FLAG_REPLAYED if message.place < self._replay_below else 0

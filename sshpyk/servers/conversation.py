@@ -101,7 +101,10 @@ class Conversation:
 
     async def _open(self, kind: Kind, keeper: Keeper[_K], record: Record) -> None:
         """Open, and keep it for as long as its owner is there."""
-        opening = asyncio.ensure_future(keeper.open_from(record["request"]))
+        request = record["request"]
+        if not isinstance(request, dict):
+            raise TypeError("a request that is no record")
+        opening = asyncio.ensure_future(keeper.open_from(request))
         order = asyncio.ensure_future(self.read())
         try:
             await asyncio.wait({opening, order}, return_when=asyncio.FIRST_COMPLETED)

@@ -71,7 +71,7 @@ class HeldMounts:
         try:
             if again and self._host.took_over:
                 self._host.keep_up(python)
-                await self._mounts.hold_patiently(held.user, [request])
+                await self._mounts.hold_patiently(held.user, request)
             else:
                 await self._host.bring_up(python)
                 await self._mounts.hold(held.user, [request])
@@ -165,7 +165,7 @@ class HeldMounts:
     async def _hold_all(self) -> None:
         for held in list(self._held.values()):
             try:
-                await self._mounts.hold_patiently(held.user, [held.request])
+                await self._mounts.hold_patiently(held.user, held.request)
                 held.error = ""
             except SshpykError as error:
                 self._close(held, error)

@@ -169,8 +169,8 @@ class ByteStream:
         return self._allowance.size_bytes - self._held_bytes
 
     def _readable(self) -> None:
+        size_bytes, room_bytes = self._allowance.read_bytes, self._room_bytes
         for _ in range(_READS_IN_A_ROW):
-            size_bytes = self._allowance.read_bytes
             try:
                 data = os.read(self._ends.read_fd, size_bytes)
             except (BlockingIOError, InterruptedError):
@@ -183,9 +183,11 @@ class ByteStream:
                 self._eof_sent = True
                 self._finish_if_done()
                 break
-            self.sent_bytes += len(data)
-            self._hold(len(data))
-            if len(data) < size_bytes or self._room_bytes <= 0:
+            read_bytes = len(data)
+            self.sent_bytes += read_bytes
+            self._hold(read_bytes)
+            room_bytes -= read_bytes
+            if read_bytes < size_bytes or room_bytes <= 0:
                 break
         self._read_on()
 

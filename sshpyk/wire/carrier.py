@@ -22,12 +22,9 @@ READ_BYTES = 256 * 1024
 # Of one descriptor at a time. A buffer made that large for each read costs 30 us and leaves holes in the
 # heap between messages that stay.
 _ARRIVED = memoryview(bytearray(READ_BYTES))
-_PORTION_BYTES = 64 * 1024
 _F_SETPIPE_SZ, _F_GETPIPE_SZ = 1031, 1032  # Linux; named in fcntl since Python 3.10
 _USUAL_PIPE_BYTES = 64 * 1024
-_PIPE_BYTES = (
-    256 * 1024
-)  # a chunk and its header go in at once; how much is under way is paced anyway
+_PIPE_BYTES = 256 * 1024  # several chunks go in at once; how much is under way is paced anyway
 _MAX_BUFFERS = 64  # well below any system's IOV_MAX
 
 
@@ -127,7 +124,8 @@ class Carrier:
             return
         while True:
             if not self._out:
-                portion = self.connection.data_to_send(_PORTION_BYTES, now_s())
+                connection = self.connection
+                portion = connection.data_to_send(connection.portion_bytes, now_s())
                 self._out.extend(memoryview(buffer) for buffer in portion)
                 if not self._out:
                     self._await_writable(wanted=False)

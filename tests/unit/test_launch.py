@@ -76,6 +76,12 @@ def test_mounts_are_asked_for(config: dict[str, Any], tmp_path: Path):
     )
 
 
+def test_mounts_may_be_optional(config: dict[str, Any], tmp_path: Path):
+    config.update(mount_local_on_remote=[f"{tmp_path}:~/data"], mount_optional=True)
+    record = launch_record(RemoteKernel.from_config(config), "/f", caller())
+    assert record["launch"]["mount_optional"] is True
+
+
 def test_the_notebooks_folder_is_the_kernels_where_it_is_mounted(
     config: dict[str, Any], tmp_path: Path
 ):

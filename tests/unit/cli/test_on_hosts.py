@@ -136,9 +136,18 @@ def test_gc_of_a_host_that_is_away_fails(run: Run, serve: Callable[..., FakeHub]
 
 
 def test_leave_a_kernel_that_is_carried_here(run: Run, serve: Callable[..., FakeHub]):
-    hub = serve(status={"kernels": [ONE]}, leave={"event": "leaving", "found": True})
-    said = run("leave", "gpu1", "0123").stdout
-    assert said == "Left kernel 01234567 on gpu1: sshpyk attach gpu1 01234567\n"
+    mounts = [
+        {"remote": "~/code", "kernels": [{"kernel_id": ONE["kernel_id"]}]},
+        {"remote": "/other", "kernels": [{"kernel_id": "another's"}]},
+    ]
+    hub = serve(
+        status={"kernels": [ONE]},
+        leave={"event": "leaving", "found": True},
+        mounts={"event": "mounts", "mounts": mounts},
+    )
+    left, place = run("leave", "gpu1", "0123").stdout.splitlines()
+    assert left == "Left kernel 01234567 on gpu1: sshpyk attach gpu1 01234567"
+    assert place == "  ~/code goes, with files that it has open and its working folder there"
     assert hub.said[-1] == {"op": "leave", "kernel_id": ONE["kernel_id"]}
 
 

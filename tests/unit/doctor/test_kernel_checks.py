@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from sshpyk.doctor.finding import Mark
 from sshpyk.doctor.kernel_checks import cwd_items, kernel_items, question_for
 from sshpyk.doctor.probe import HostAnswer, Interpreter, Packages, RemoteSpec
 from sshpyk.errors import Unreachable
-from sshpyk.kernelconfig import RemoteKernel
+from sshpyk.kernelconfig import Mount, RemoteKernel
 
 REMOTE = RemoteKernel("gpu1", "python3", remote_python="/e/bin/python")
 GOOD = Packages("ipykernel_launcher", True, "7.1.0", "27.0.0")
@@ -114,6 +115,9 @@ def test_working_folder(state: str, mark: Mark) -> None:
     (item,) = cwd_items("mine", remote, answer)
     assert item.mark is mark
     assert list(cwd_items("mine", REMOTE, answer)) == []
+    mounted = replace(remote, mount_local_on_remote=(Mount("/x", "~/x"),))
+    (item,) = cwd_items("mine", mounted, answer)
+    assert item.mark is Mark.INFO
 
 
 def test_question_leaves_a_folder_that_is_not_known_yet() -> None:

@@ -15,10 +15,13 @@ from sshpyk.ssh.config import read_resolved
 FUSE = Fuse("usable", allow_other=True, fusermount="/usr/bin/fusermount3")
 
 
-def look(local: Path | str, *, options: tuple[str, ...] = (), **answer: Any) -> dict[str, Item]:
+def look(
+    local: Path | str, *, options: tuple[str, ...] = (), optional: bool = False, **answer: Any
+) -> dict[str, Item]:
     remote = RemoteKernel(
         *("gpu1", "python3"),
         remote_python="python3",
+        mount_optional=optional,
         mount_local_on_remote=(Mount(str(local), "~/m", options),),
     )
     facts = {"fuse": FUSE, "sshfs": {"sshfs": "SSHFS 3.7"}, "folders": {"~/m": "missing"}, **answer}
@@ -48,6 +51,7 @@ def test_all_is_there(tmp_path: Path) -> None:
         ({"fuse": Fuse("usable", False, "x"), "options": ("allow_other",)}, "MOUNT-ALLOW-OTHER"),
         ({"folders": {"~/m": "no-parent"}}, "MOUNT-POINT"),
         ({"folders": {"~/m": "forbidden"}}, "MOUNT-POINT"),
+        ({"folders": {"~/m": "full"}}, "MOUNT-POINT"),
     ],
 )
 def test_what_is_missing_has_a_code(tmp_path: Path, answer: dict[str, Any], code: str) -> None:
@@ -106,6 +110,13 @@ def test_a_missing_sshd_is_found_without_an_answer(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert through("laptop", None, tmp_path)["sshd"].code == "MOUNT-NO-SSHD"
     assert through("", None, tmp_path)["way"].value == "over the link"
+
+
+def test_what_is_missing_is_advice_where_the_kernel_starts_without_it(tmp_path: Path) -> None:
+    items = look(tmp_path, optional=True, sshfs={"sshfs": ""})
+    assert broken(items) == []
+    assert items["Mount"].mark is Mark.ADVICE
+    assert items["mount_optional"].value == "the kernel starts without it"
 
 
 def test_local_folder_is_looked_at_without_an_answer() -> None:

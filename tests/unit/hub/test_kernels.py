@@ -18,6 +18,7 @@ from sshpyk.errors import (
     KernelError,
     LaunchTimeout,
     LinkLost,
+    MountError,
     SshpykError,
 )
 from sshpyk.hub import endpoint_pool
@@ -58,6 +59,19 @@ async def bench(folder: Path) -> AsyncIterator[Bench]:
             yield made
         finally:
             made.kernels.close()
+
+
+@in_loop
+async def test_a_mount_that_is_optional_does_not_fail_the_launch(short_folder: Path):
+    mount = {"local": "/no/such", "remote": "~/code", "options": [], "sshfs": ""}
+    async with bench(short_folder) as made:
+        request = made.request(mounts=[mount], cwd="~/code/notebooks")
+        with pytest.raises(MountError, match="no folder /no/such"):
+            await made.kernels.launch(request)
+        kernel = await made.kernels.launch(replace(request, mount_optional=True))
+        assert "the kernel starts without mount /no/such:~/code: there is no" in kernel.notice
+        asked = made.agent.kernel.params
+        assert (asked["cwd"], asked["folders"]) == ("", ["~/code/notebooks"])
 
 
 @in_loop

@@ -15,6 +15,7 @@ from typing import Any
 from sshpyk.agent.zmtp import ZmtpError, ZmtpPeer
 from sshpyk.errors import KernelError, SshpykError, error_from_record
 from sshpyk.hub.dial import _Attempt
+from sshpyk.hub.mounts import Mounts
 from sshpyk.hub.outage import Outage
 from sshpyk.hub.server import _LINE_LIMIT_BYTES, Server
 from sshpyk.link.connection import Broken, Connection, HelloReceived, Incompatible
@@ -162,6 +163,9 @@ class _NoKernels:
     busy = False
     count = 0
 
+    def __init__(self, host: Any) -> None:
+        self.mounts = Mounts(host)
+
     def summaries(self) -> list[Any]:
         return []
 
@@ -203,7 +207,7 @@ def hub_conversation(pieces: Pieces) -> bool:
 
     async def converse() -> bool:
         host: Any = _Host()
-        kernels: Any = _NoKernels()
+        kernels: Any = _NoKernels(host)
         writer: Any = _Writer()
         reader = asyncio.StreamReader(limit=_LINE_LIMIT_BYTES)
         for piece in pieces:

@@ -5,6 +5,7 @@ The same code times a local kernel and a remote one: what differs is the kernels
 
 from __future__ import annotations
 
+import contextlib
 import os
 import statistics
 import subprocess
@@ -18,6 +19,7 @@ from jupyter_client.manager import KernelManager
 
 PATIENCE_S = 30.0
 _SLEEP = "print('asleep', flush=True); import time; time.sleep(600)"
+_SILENCE_S = 5.0
 _ASLEEP_S = 0.1  # from the print to the middle of the sleep
 
 
@@ -32,6 +34,15 @@ class Spread(NamedTuple):
     def of(cls, seconds: list[float]) -> Spread:
         """Summarise at least one measurement."""
         return cls(statistics.median(seconds), min(seconds), max(seconds))
+
+
+class Output(NamedTuple):
+    """What a cell's output was: seconds until its last, characters of text or data, lines of text."""
+
+    s: float
+    characters: int
+    lines: int
+    complete: bool  # its idle arrived
 
 
 class TimedKernel:
@@ -69,6 +80,35 @@ class TimedKernel:
     def one_plus_one(self, times: int) -> float:
         """Return the median of so many executions of ``1+1``."""
         return statistics.median(self.execute("1+1") for _ in range(times))
+
+    def output(self, code: str, patience_s: float = PATIENCE_S) -> Output:
+        """Run code and take all that it shows, until idle, or until silence once its reply is here.
+
+        A line that loses messages may lose the one that says idle.
+        """
+        began_s = last_s = time.perf_counter()
+        request, characters, lines, answered = self.client.execute(code), 0, 0, False
+        while time.perf_counter() < last_s + (_SILENCE_S if answered else patience_s):
+            try:
+                message = self.client.get_iopub_msg(timeout=1)
+            except Empty:
+                answered = answered or self._has_answered(request)
+                continue
+            if message["parent_header"].get("msg_id") != request:
+                continue
+            last_s, content = time.perf_counter(), message["content"]
+            if content.get("execution_state") == "idle":
+                return Output(last_s - began_s, characters, lines, complete=True)
+            text = content.get("text", "")
+            lines += text.count("\n")
+            characters += len(text) + sum(map(len, content.get("data", {}).values()))
+        return Output(last_s - began_s, characters, lines, complete=False)
+
+    def _has_answered(self, request: str) -> bool:
+        with contextlib.suppress(Empty):
+            reply = self.client.get_shell_msg(timeout=0)
+            return bool(reply["parent_header"].get("msg_id") == request)
+        return False
 
     def interrupt(self) -> float:
         """Interrupt a cell that sleeps, until its KeyboardInterrupt is here."""
