@@ -42,8 +42,9 @@ def mount_items(remote: RemoteKernel, answer: HostAnswer | None) -> Iterator[Ite
         parts = [_local(mount), *_way(remote, answer)]
         if answer is not None:
             parts += _remote(mount, sshfs_program(remote), answer)
-        codes = [part.code for part in parts if part.is_broken]
-        todo = advice(_REMEDIES[codes[0]]) if codes and codes[0] in _REMEDIES else ()
+        broken = [part for part in parts if part.is_broken]
+        codes = [part.code for part in broken]
+        todo = _todo(broken[0]) if broken else ()
         if codes and remote.mount_optional:
             parts = [replace(part, mark=Mark.ADVICE) if part.is_broken else part for part in parts]
             todo = (*todo, Item("mount_optional", "the kernel starts without it", Mark.INFO))
@@ -57,6 +58,10 @@ _REMEDIES = {
     "MOUNT-ALLOW-OTHER": "leave allow_other out, or have user_allow_other put into /etc/fuse.conf there",
     "MOUNT-POINT": "name another mount point with --mount-local-on-remote",
 }
+
+
+def _todo(part: Item) -> tuple[Item, ...]:
+    return advice(_REMEDIES[part.code]) if part.code in _REMEDIES else part.parts
 
 
 def _way(remote: RemoteKernel, answer: HostAnswer | None) -> Iterator[Item]:

@@ -108,7 +108,9 @@ def test_a_missing_sshd_is_found_without_an_answer(
 ) -> None:
     monkeypatch.setattr(private_sshd, "_SBIN", ())
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert through("laptop", None, tmp_path)["sshd"].code == "MOUNT-NO-SSHD"
+    items = through("laptop", None, tmp_path)
+    assert items["sshd"].code == "MOUNT-NO-SSHD"
+    assert "--sshd" in items["advice"].value
     assert through("", None, tmp_path)["way"].value == "over the link"
 
 
