@@ -1,7 +1,7 @@
 """Take the pictures in docs/images anew: `make screenshots`.
 
-The test that looks at JupyterLab across an outage saves them in its own folder on the laptop; a test
-changes nothing in the checkout.
+The tests that look at a JupyterLab across an outage, a local and a remote one, save them in their own
+folders on the laptop; a test changes nothing in the checkout.
 """
 
 from __future__ import annotations
@@ -13,13 +13,17 @@ from steps import REPO, LabError, say
 
 import lab
 
-TEST = "tests/integration/test_jupyterlab.py"
-PICTURES = ("jupyterlab-cut.png", "jupyterlab-after.png")
+TESTS = ("tests/integration/test_jupyterlab.py", "tests/integration/test_servers.py")
+_WHICH = ("-k", "prints_for_a_minute or remote_jupyterlab", "-m", "slow or not slow", "-n0")
+PICTURES = (
+    *("jupyterlab-cut.png", "jupyterlab-after.png"),
+    *("remote-lab-cut.png", "remote-lab-after.png"),
+)
 
 
 def main() -> int:
-    """Run the test and copy its pictures; return its exit code."""
-    status = lab.test([TEST, "-k", "prints_for_a_minute", "-n0"])
+    """Run the tests and copy their pictures; return their exit code."""
+    status = lab.test([*TESTS, *_WHICH])
     if status:
         return status
     for name in PICTURES:

@@ -168,6 +168,12 @@ class TunnelError(SshpykError):
     code = "TUNNEL-FAILED"
 
 
+class ServerError(SshpykError):
+    """A Jupyter server on the host cannot be started, or is not there any more."""
+
+    code = "SERVER-FAILED"
+
+
 class MountError(SshpykError):
     """A local folder cannot be mounted on the host."""
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from sshpyk.agent.kernel import Kernel, KernelState
 from sshpyk.agent.process import KernelProcess
 from sshpyk.agent.record import SHELF, KernelRecord, records
+from sshpyk.agent.servers import Servers
 from sshpyk.link.backlog import MakeBacklog
 from sshpyk.link.link import Link
 from sshpyk.wire.clock import now_s
@@ -66,6 +67,7 @@ class Book:
     def __init__(self, make_backlog: MakeBacklog | None = None) -> None:
         self.kernels: dict[str, Kernel] = {}
         self.unheard: set[Kernel] = set()  # alive, or ended and their hubs do not know it yet
+        self.servers = Servers()
         self.services: dict[LinkDriver, Service] = {}
         self.on_ended: Callable[[Kernel], None] = lambda kernel: None
         self._shelf = Shelf(make_backlog)
@@ -79,6 +81,7 @@ class Book:
 
     def check_all(self) -> None:
         """Notice every death; called on SIGCHLD."""
+        self.servers.check_all()
         for kernel_id, kernel in list(self.kernels.items()):
             if not kernel.check_alive():
                 del self.kernels[kernel_id]
@@ -151,8 +154,16 @@ class Book:
             if self.is_left(kernel) and owner and kernel.record.owner == owner:
                 kernel.note(heard_s=now_s())
 
+    def heard_s(self, link_id: str) -> float | None:
+        """Return when something came over a link, by its id; None for one that is not kept."""
+        for driver, service in self.services.items():
+            if driver.link.link_id == link_id:
+                return service.heard_s
+        return None
+
     def end_expired(self) -> None:
-        """End the kernels that were left for longer than their lease."""
+        """End the kernels and servers that were left for longer than their lease."""
+        self.servers.end_expired(self.heard_s)
         for kernel in list(self.unheard):
             if self.is_left(kernel) and self.lease_s(kernel) < 0:
                 log.warning("kernel %s: its lease ran out", kernel.kernel_id)

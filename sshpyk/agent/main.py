@@ -141,6 +141,7 @@ class Agent:
         log.info("leaving")
         for kernel in list(self._book.kernels.values()):
             await kernel.stop(0)
+        await self._book.servers.leave()
         for kernel in self._book.unheard:
             kernel.process.remove_files()
         for held in self._links.values():
@@ -159,6 +160,8 @@ class Agent:
         for kernel_folder, record in records(folder):
             if not self._adopt(kernel_folder, record) and not others:
                 sweep(kernel_folder, record, self._boot_id)
+        links = set(self._links)
+        self._book.servers.take_over(folder, self._boot_id, links, alone=not others)
         self._book.check_all()
         for held in self._links.values():
             held.end_what_the_hub_ended()
@@ -285,6 +288,7 @@ class Agent:
                 self._book.leave(kernel)
             else:
                 kernel.process.signal(signal.SIGKILL)  # nobody can reach it any more
+        self._book.servers.give_up(held.driver.link.link_id)
 
     # Time
 
@@ -305,11 +309,14 @@ class Agent:
         for kernel in self._book.kernels.values():
             kernel.forget_heard()
             self._logs.rotate(kernel.kernel_id)
+        for server_id in self._book.servers.alive:
+            self._logs.rotate(server_id)
 
     def _upkeep_idle(self) -> None:
         carried = any(held.driver.carrier for held in self._links.values())
         tunnels = any(held.wanted_for_tunnels for held in self._links.values())
-        if carried or tunnels or self._newcomers or self._book.unheard:
+        kept = self._book.unheard or self._book.servers.busy
+        if carried or tunnels or self._newcomers or kept:
             self._idle_since_s = None
         elif not self._links:
             self._leave.set()

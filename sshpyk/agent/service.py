@@ -23,6 +23,7 @@ from sshpyk.agent.mount import Mounts
 from sshpyk.agent.process import KernelProcess, connection_info
 from sshpyk.agent.record import KernelRecord, kernel_folder
 from sshpyk.agent.script import run_script
+from sshpyk.agent.serving import Serving
 from sshpyk.errors import KernelDied, KernelError, RemoteShellFailed
 from sshpyk.wire.clock import now_s
 from sshpyk.wire.driver import LinkDriver
@@ -53,6 +54,7 @@ class Service:
         self._starting: set[str] = set()  # asked for, and not stopped since
         self.forwards = Forwards(driver, lambda op, **params: self.rpc.call(op, **params))
         self.mounts = Mounts(driver)
+        serving = Serving(driver, book.servers, places, logs, self._notify)
         self.rpc = Rpc(
             driver,
             {
@@ -66,11 +68,15 @@ class Service:
                 "welcomes": self._welcomes,
                 **Custody(driver, book, places.sockets).operations,
                 **logs_operations(logs, book.activities),
+                **serving.operations,
                 "script": run_script,
             },
         )
         self.heard_s = now_s()  # when something came from the hub
         book.services[driver] = self
+
+    def _notify(self, op: str, **params: Any) -> None:
+        self.rpc.notify(op, **params)
 
     async def _start(self, params: Params) -> Params:
         """Start a kernel and answer when it listens."""

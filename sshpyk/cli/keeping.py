@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -48,7 +49,7 @@ def _link_text(owner: Owner) -> str:
     return f"{link['host']}: link {link['link']}{away}"
 
 
-def go_on_in_background(owners: Sequence[Owner]) -> None:
+def go_on_in_background(owners: Sequence[Owner], at_end: Callable[[], None] = lambda: None) -> None:
     """Let a child of ours keep them, without the terminal; return in the parent."""
     if os.fork():
         return
@@ -63,4 +64,6 @@ def go_on_in_background(owners: Sequence[Owner]) -> None:
         keep(owners, None, lambda: None)
         status = 0
     finally:
+        with contextlib.suppress(OSError):
+            at_end()
         os._exit(status)

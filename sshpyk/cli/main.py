@@ -37,9 +37,10 @@ _VERBS = {
     "edit": ("sshpyk.cli.edit:edit", "Change an SSH kernel; what is not named stays."),
     "attach": ("sshpyk.cli.attach:attach", "Bring a kernel that runs on a host here."),
     "gc": ("sshpyk.cli.gc:gc", "End kernels on hosts that nobody needs any more."),
+    "lab": ("sshpyk.cli.lab:lab", "Open JupyterLab of a host in the browser here."),
     "leave": ("sshpyk.cli.leave:leave", "Let a kernel go on without this machine."),
     "logs": ("sshpyk.cli.logs:logs", "Show what a kernel wrote to its stdout and stderr."),
-    "stop": ("sshpyk.cli.stop:stop", "End kernels on a host, whoever carries them."),
+    "stop": ("sshpyk.cli.stop:stop", "End kernels and Jupyter servers on a host."),
     "ps": ("sshpyk.cli.ps:ps", "Show links to hosts, and the kernels behind them."),
     "forward": (
         "sshpyk.cli.forward:forward",
@@ -50,6 +51,7 @@ _VERBS = {
         "sshpyk.cli.login:login",
         "Open the link to a host that asks for a password or a code.",
     ),
+    "servers": ("sshpyk.cli.servers:servers", "Show the Jupyter servers that run on hosts."),
     "mount": ("sshpyk.cli.mount:mount", "Show a folder of this machine on a host."),
     "mounts": ("sshpyk.cli.mounts:mounts", "Show which folders are mounted on hosts."),
     "unmount": ("sshpyk.cli.unmount:unmount", "End what sshpyk mount began."),
@@ -128,6 +130,7 @@ def cli(ctx: click.Context, verbose: int) -> None:
       sshpyk add gpu1
       sshpyk list --remote
       sshpyk ps
+      sshpyk lab gpu1
       sshpyk login gpu1
       sshpyk delete ssh_gpu1_analysis
     """

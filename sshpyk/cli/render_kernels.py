@@ -38,9 +38,9 @@ def _processes(result: Processes) -> None:
         reason = f" ({safe(hub['away_reason'])})" if hub["away_reason"] else ""
         click.echo(f"{hub['host']}: link {hub['link']}{away}{reason}")
         if "on_host" in hub:
-            _table([_COLUMNS, *map(_row, hub["on_host"])] if hub["on_host"] else [])
+            table([_COLUMNS, *map(_row, hub["on_host"])] if hub["on_host"] else [])
         else:
-            _table([_known_here(kernel) for kernel in hub["kernels"]])
+            table([_known_here(kernel) for kernel in hub["kernels"]])
     _tell(result.failures)
 
 
@@ -64,7 +64,8 @@ def _row(kernel: dict[str, Any]) -> Sequence[str]:
     )
 
 
-def _table(rows: Iterable[Sequence[str]]) -> None:
+def table(rows: Iterable[Sequence[str]]) -> None:
+    """Print rows in columns, indented; the first is their head."""
     cells = [[safe(cell) for cell in row] for row in rows]
     if not cells:
         click.echo("  no kernels")
@@ -126,8 +127,11 @@ def _left(result: LeftKernel) -> None:
 
 
 def _stopped(result: Stopped) -> None:
-    if not result.kernels:
+    if not (result.kernels or result.servers):
         click.echo(f"No kernels on {result.host}")
+    for server in result.servers:
+        what = safe(f"server {server['server_id']} ({server['folder']})")
+        click.echo(f"Stopped {what} on {result.host}")
     for kernel in result.kernels:
         name = safe(str(kernel["name"]))
         click.echo(f"Stopped kernel {kernel['kernel_id'][:8]} ({name}) on {result.host}")
@@ -157,7 +161,7 @@ def _log_list(result: LogList) -> None:
         return
     rows = [("KERNEL", "STATE", "OWNER", "SIZE", "NAME"), *map(_log_row, result.logs)]
     if result.logs:
-        _table(rows)
+        table(rows)
     else:
         click.echo(f"No logs on {result.host}: no kernel wrote anything")
 

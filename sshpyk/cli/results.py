@@ -185,6 +185,7 @@ class Stopped:
 
     host: str
     kernels: tuple[dict[str, Any], ...]
+    servers: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -273,6 +274,48 @@ class TunnelsClosed:
     """``close``, or the end of ``forward``, closed these: (host, what the hub said of the tunnel)."""
 
     tunnels: tuple[tuple[str, dict[str, Any]], ...]
+
+
+@dataclass(frozen=True)
+class ServerOpened:
+    """``lab`` shows this server: what the host says of it, with its token, and the local port.
+
+    ``how``: started, found (it ran already) or open (a tunnel leads to it already). ``lasting``: what
+    it ends with, in words. ``shown``: a browser was opened.
+    """
+
+    host: str
+    server: dict[str, Any]
+    port: int
+    how: str
+    lasting: str
+    shown: bool
+
+
+@dataclass(frozen=True)
+class ServerClosed:
+    """The end of ``lab``: the server, and what becomes of it, in words."""
+
+    host: str
+    server: dict[str, Any]
+    what: str
+
+
+@dataclass(frozen=True)
+class ServerListing:
+    """What ``servers`` found, by host: ``{"host", "link", "away_s", "reason", "servers"}``.
+
+    A server's ``url`` is its local address where a tunnel leads to it, else None.
+    """
+
+    hosts: tuple[dict[str, Any], ...]
+    as_json: bool = False
+    failures: tuple[SshpykError, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """1 when some host gave no answer."""
+        return 1 if self.failures else 0
 
 
 @dataclass(frozen=True)

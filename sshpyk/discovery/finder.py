@@ -46,7 +46,8 @@ class Environment:
     """A Python on the host and the kernelspecs that are its own.
 
     ``kind``: conda, venv, pyenv, uv, tool (an application's own environment) or system. ``managed``: its
-    distributor forbids pip there (PEP 668). ``reason``: why it cannot be used, else empty.
+    distributor forbids pip there (PEP 668). ``reason``: why it cannot be used, else empty. ``apps``: the
+    Jupyter applications that it has, by module.
     """
 
     path: str
@@ -58,6 +59,7 @@ class Environment:
     managed: bool = False
     reason: str = ""
     specs: tuple[RemoteSpec, ...] = ()
+    apps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,7 @@ def _environment(record: dict[str, Any]) -> tuple[int, Environment, tuple[str, s
         managed=bool(record.get("managed")),
         reason=_text(record.get("reason", "")),
         specs=tuple(_specs(record.get("specs", ()))),
+        apps=tuple(map(_text, record.get("apps", ()))),
     )
     return int(record["order"]), environment, (prefix or path, str(record.get("real", "")))
 

@@ -50,6 +50,7 @@ def has(name):
         except Exception:
             return False
 base = getattr(sys, "base_prefix", getattr(sys, "real_prefix", sys.prefix))
+apps = [name for name in ("jupyterlab", "notebook", "nbclassic", "jupyter_server") if has(name)]
 try:
     import sysconfig
     managed = os.path.exists(os.path.join(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED"))
@@ -58,7 +59,7 @@ except Exception:
 print("SSHPYK" + json.dumps({
     "prefix": sys.prefix, "version": "%d.%d.%d" % sys.version_info[:3],
     "real": os.path.realpath(sys.executable), "ipykernel": has("ipykernel"), "pip": has("pip"),
-    "managed": managed and base == sys.prefix}))
+    "apps": apps, "managed": managed and base == sys.prefix}))
 """
 
 # Where the installers of conda and its kin, and of pyenv, put what a shell is to find.

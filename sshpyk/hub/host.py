@@ -379,7 +379,7 @@ class HostLink:
     def _take_up_with_new_agent(self) -> None:
         log.warning("the agent on %s was killed; another has taken its place", self.target.host)
         error = agent_replaced(self.target.host, self.phase)
-        self.rpc.ask_again(error, never=("start", "connect", "mount"))
+        self.rpc.ask_again(error, never=("start", "connect", "mount", "serve"))
         self.on_agent_replaced()
 
     def _on_connection_lost(self, carrier: Carrier, reason: str) -> None:

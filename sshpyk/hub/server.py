@@ -21,7 +21,7 @@ killed, the stand-in starts another and says ``{"op": "reattach", "request": …
 ``{"op": "status"}`` answers one record at once, ``{"op": "survey", "python": …}`` adds what the host
 says, ``{"op": "ask", "what": "gc", …}`` passes a question to the agent, ``leave`` and ``end`` do that to
 a kernel whose stand-in is another process, and ``{"op": "quit"}`` makes the hub leave. ``login`` is
-told in :mod:`.login`; those about tunnels and mounts in :mod:`sshpyk.servers.conversation`.
+told in :mod:`.login`; those about tunnels, mounts and servers in :mod:`sshpyk.servers.conversation`.
 ``{"op": "script", "script": …, "timeout_s": …}`` runs sh on the host over a link that is up, and answers
 what it said.
 """
@@ -44,13 +44,15 @@ from sshpyk.hub.linkstate import LinkState
 from sshpyk.hub.login import serve_login
 from sshpyk.hub.requests import HubKernel, LaunchRequest, Left, Outcome, Taken, Ticket, owner
 from sshpyk.servers.conversation import MOUNT, TUNNEL, Conversation, Keeper, Kind
+from sshpyk.servers.jupyter import Servers
 from sshpyk.servers.mounts import HeldMounts
+from sshpyk.servers.shown import SERVER, ShownServers
 from sshpyk.servers.tunnels import Tunnels
 
 _Orders = asyncio.Future[dict[str, Any] | None]
 _Answer = Callable[[dict[str, Any]], Awaitable[None]]
 
-_ASKED_OF_HOST = ("list", "gc", "stop", "logs", "read_log")
+_ASKED_OF_HOST = ("list", "gc", "stop", "logs", "read_log", "servers", "open_server", "stop_server")
 _LONGEST_WAIT_S = 3600.0
 _LINE_LIMIT_BYTES = 16 * 1024 * 1024
 _SCRIPT_GRACE_S = 5.0
@@ -67,6 +69,7 @@ class Server:
         self._kernels = kernels
         self.tunnels = Tunnels(host)
         self.mounts = HeldMounts(host, kernels.mounts, kernels)
+        self.servers = Servers(host)
         self._conversations: set[asyncio.Task[None]] = set()
         self.owners: set[_Conversation] = set()
         host.on_notice = self._notify
@@ -203,6 +206,7 @@ class _Conversation:
             "quit": self._quit,
             **self._keeping(TUNNEL, server.tunnels),
             **self._keeping(MOUNT, server.mounts),
+            **self._keeping(SERVER, ShownServers(server.servers, server.tunnels, self._say)),
         }
 
     async def run(self) -> None:

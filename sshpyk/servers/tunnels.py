@@ -27,6 +27,8 @@ from sshpyk.wire.rpc import Params
 OPENING = "opening the tunnel"
 MAX_CONNECTIONS = 800  # the link has 1024 streams, and a kernel needs two
 
+_LISTEN_AGAIN_TRIES, _LISTEN_AGAIN_PAUSE_S = 25, 0.2
+
 log = logging.getLogger(__name__)
 
 
@@ -139,7 +141,7 @@ class Tunnels:
         tunnel = Tunnel(request)
         try:
             if not request.reverse:
-                self._listen(tunnel)
+                await self._listen_in_time(tunnel)
             if request.again and self._host.took_over:
                 self._host.keep_up(request.python)
             else:
@@ -154,6 +156,16 @@ class Tunnels:
         log.info("tunnel %s: %s -> %s", tunnel.tunnel_id, tunnel.listens, request.target)
         return tunnel
 
+    async def _listen_in_time(self, tunnel: Tunnel) -> None:
+        """Listen; where the hub before us was killed, its sockets may still be there for a moment."""
+        tries = _LISTEN_AGAIN_TRIES if tunnel.request.again else 0
+        for _ in range(tries):
+            with contextlib.suppress(TunnelError):
+                self._listen(tunnel)
+                return
+            await asyncio.sleep(_LISTEN_AGAIN_PAUSE_S)
+        self._listen(tunnel)
+
     def _listen(self, tunnel: Tunnel) -> None:
         request = tunnel.request
 
@@ -167,6 +179,14 @@ class Tunnels:
                 raise _cannot_listen(request.listen, error) from error
             tunnel.listener = Listener(request.listen._replace(port=0), accepted)
         tunnel.listens = tunnel.listener.endpoint
+
+    @staticmethod
+    def check(endpoint: Endpoint) -> None:
+        """Raise TunnelError, with who has it, where one cannot listen at an address."""
+        try:
+            Listener(endpoint, socket.socket.close).close()
+        except OSError as error:
+            raise _cannot_listen(endpoint, error) from error
 
     async def _register(self, tunnel: Tunnel) -> None:
         """Make the tunnel known to the agent. Raises what it answers."""

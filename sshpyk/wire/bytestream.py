@@ -178,7 +178,7 @@ class ByteStream:
             except OSError:  # reset by whoever has the other end
                 self.abort()
                 return
-            self._driver.send(self.stream, data)
+            self._driver.link.send(self.stream, data)
             if not data:
                 self._eof_sent = True
                 self._finish_if_done()
@@ -190,6 +190,7 @@ class ByteStream:
             if read_bytes < size_bytes or room_bytes <= 0:
                 break
         self._read_on()
+        self._driver.flush()
 
     def _hold(self, size_bytes: int) -> None:
         self._held_bytes += size_bytes

@@ -66,6 +66,11 @@ class Carrier:
             self._flush_planned = True
             self._loop.call_soon(self._flush)
 
+    def flush(self) -> None:
+        """Write now what the core has to send, unless it goes soon anyway. May end in ``on_lost``."""
+        if not (self._flush_planned or self._writable_awaited):
+            self._flush()
+
     def close(self, last_words: bytes = b"") -> None:
         """Let go of both descriptors; ``last_words`` are written if there is room, no longer."""
         if self._closed:
@@ -123,15 +128,22 @@ class Carrier:
         if self._closed:
             return
         while True:
+            more = True
             if not self._out:
-                connection = self.connection
-                portion = connection.data_to_send(connection.portion_bytes, now_s())
-                self._out.extend(memoryview(buffer) for buffer in portion)
-                if not self._out:
-                    self._await_writable(wanted=False)
-                    return
-            if not self._write_some():
+                more = self._take_portion()
+            if self._out and not self._write_some():
                 return
+            if not more:
+                self._await_writable(wanted=False)
+                return
+
+    def _take_portion(self) -> bool:
+        """Ask the core what to write now; return whether there may be more when that is written."""
+        limit_bytes, size_bytes = self.connection.portion_bytes, 0
+        for buffer in self.connection.data_to_send(limit_bytes, now_s()):
+            size_bytes += len(buffer)
+            self._out.append(memoryview(buffer))
+        return size_bytes >= limit_bytes
 
     def _write_some(self) -> bool:
         """Write what the descriptor takes; return whether it took everything that was offered."""

@@ -20,6 +20,7 @@ _WATCHED = (
     "/dev/shm/*",
     "~/.local/state/sshpyk/**",
     "~/.local/share/jupyter/runtime/kernel-*",
+    "~/.local/share/jupyter/runtime/jp*",
     "~/.local/share/jupyter/kernels/*",
 )
 # pytest removes its own folders by its own rules; ipykernel keeps one for the debugger.

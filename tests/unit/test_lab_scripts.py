@@ -54,12 +54,19 @@ def test_pytest_arguments_own_parallelism_wins(lab: ModuleType, own: list[str]) 
     assert "worksteal" not in lab.pytest_arguments(own)
 
 
-def test_requirements_laptop_has_everything_remote_a_kernel_and_plots(images: ModuleType) -> None:
+def test_requirements_laptop_has_everything_remote_what_users_have_there(
+    images: ModuleType,
+) -> None:
     wanted = images.requirements()
     assert any(entry.startswith("jupyter-client") for entry in wanted["laptop"])
     assert any(entry.startswith("pytest-xdist") for entry in wanted["laptop"])
     assert any(entry.startswith("jupyterlab") for entry in wanted["laptop"])
-    assert [entry.split(">")[0] for entry in wanted["remote"]] == ["ipykernel", "matplotlib"]
+    assert [entry.split(">")[0] for entry in wanted["remote"]] == [
+        "ipykernel",
+        "jupyterlab",
+        "matplotlib",
+        "notebook",
+    ]
 
 
 def test_images_fingerprint_is_repeatable(images: ModuleType) -> None:

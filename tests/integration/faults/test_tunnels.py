@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import os
@@ -17,11 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from tornado.websocket import websocket_connect
 
 from lab.faultproxy import DOWN
 from tests.integration import tunnel_server
 from tests.integration.faults.bench import BOTH_WAYS, Bench, bench_to
-from tests.integration.kernels import PATIENCE_S, SSHPYK, AddKernel, eventually
+from tests.integration.kernels import PATIENCE_S, REMOTE_PREFIX, SSHPYK, AddKernel, eventually
 from tests.integration.lifecycle_helpers import OwnHub, agents, the_agent
 from tests.integration.machines import USER, Lab, Machine
 from tests.integration.tunnel_server import MB, digest
@@ -139,7 +141,14 @@ def download(
 
 
 @pytest.mark.parametrize(
-    ("bench", "size_mb"), [("remote", 200), ("remote-jump", 20)], indirect=["bench"]
+    ("bench", "size_mb"),
+    [
+        ("remote", 200),
+        ("remote-jump", 20),
+        pytest.param("remote", 1000, marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
+        pytest.param("remote-jump", 1000, marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
+    ],
+    indirect=["bench"],
 )
 def test_a_download_across_two_cuts_is_exact(bench: Bench, size_mb: int, server: Served) -> None:
     size = size_mb * MB
@@ -170,6 +179,54 @@ def test_connections_stay_open_through_a_black_hole(
             assert later.recv(5) == b"later"
         assert connection.recv(6) == b"during"
         assert echo(connection, b"x" * 100_000) == b"x" * 100_000
+
+
+_ECHO_WEBSOCKET = """
+import asyncio, tornado.httpserver, tornado.netutil, tornado.web, tornado.websocket
+class Echo(tornado.websocket.WebSocketHandler):
+    def on_message(self, message):
+        self.write_message(message)
+async def main():
+    application = tornado.web.Application([("/", Echo)])
+    (listening,) = tornado.netutil.bind_sockets(0, "127.0.0.1")
+    tornado.httpserver.HTTPServer(application).add_socket(listening)
+    print(listening.getsockname()[1], flush=True)
+    await asyncio.Event().wait()
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("hole_s", [12, pytest.param(60, marks=pytest.mark.slow)])
+def test_a_websocket_stays_open_through_a_black_hole(bench: Bench, lab: Lab, hole_s: int) -> None:
+    folder = f"/tmp/tunnel-test-{uuid.uuid4().hex[:8]}"
+    lab.remote.run(["mkdir", folder])
+    lab.remote.run(["python3", "-c", _WRITE, f"{folder}/echo.py", _ECHO_WEBSOCKET])
+    start = (
+        f"cd {folder}; setsid {REMOTE_PREFIX}/bin/python echo.py >port 2>&1 </dev/null & echo $!"
+    )
+    pid = int(lab.remote.run(start))
+    try:
+        said = eventually(lambda: lab.remote.run(f"cat {folder}/port").strip(), "the server")
+        with forward(bench.hub, f"0:{said}") as tunnel:
+            asyncio.run(_talk_across(bench, f"ws://localhost:{tunnel.port}/", hole_s))
+    finally:
+        lab.remote.kill(pid)
+        lab.remote.run(["rm", "-rf", folder])
+
+
+async def _talk_across(bench: Bench, url: str, hole_s: float) -> None:
+    socket = await websocket_connect(url, connect_timeout=PATIENCE_S)
+    await socket.write_message("before")
+    assert await socket.read_message() == "before"
+    bench.proxy.pause(hole_s)
+    for number in range(100):
+        await socket.write_message(f"during {number}")
+    for number in range(100):
+        assert await socket.read_message() == f"during {number}"
+    await socket.write_message(b"x" * 100_000, binary=True)
+    assert await socket.read_message() == b"x" * 100_000
+    socket.close()
+    assert await socket.read_message() is None
 
 
 @pytest.mark.parametrize("bench", BOTH_WAYS, indirect=True)

@@ -63,7 +63,7 @@ class FakeHub:
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeHub]:
     def make(**answers: Any) -> FakeHub:
-        hub = FakeHub({"list": {"kernels": [ONE, TWO]}, **answers})
+        hub = FakeHub({"list": {"kernels": [ONE, TWO]}, "servers": {"servers": []}, **answers})
         monkeypatch.setattr(asking, "reach_hub", lambda target: hub)
         return hub
 
