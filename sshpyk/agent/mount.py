@@ -4,6 +4,9 @@ sshfs speaks SFTP on descriptors that it has made for an ssh, and that are hande
 (``mount_line``); the other end of the stream is a server process beside the hub. An outage is a stall.
 The stream's end ends sshfs, unless the hub is replaced: then it waits for a stream of the next one's.
 
+With a ``source``, ``alias:/folder``, sshfs logs in to the client by itself, through a tunnel that the hub
+has opened. The stream then carries nothing, and still the end of either end is the end of the mount.
+
 Nothing here may look at the mount point itself from the event loop: such a look is answered by the
 client through that very loop. What is mounted is read from the system's table instead.
 """
@@ -14,26 +17,24 @@ import asyncio
 import contextlib
 import logging
 import os
-import re
-import shutil
+import socket
 import subprocess
-import sys
 import tempfile
 import weakref
 from typing import IO, Any, Callable
 
-from sshpyk.agent.mount_line import SSH_COMMAND, Lines
+from sshpyk.agent.mount_line import Lines
 from sshpyk.agent.mount_point import (
     PHASE,
-    SOURCE,
     MountPoint,
     look_into,
     mount_points,
     prepare,
     run_unmount,
 )
+from sshpyk.agent.sshfs import advice_on, arguments, find_sshfs
 from sshpyk.errors import MountError
-from sshpyk.wire.bytestream import Allowance, ByteStream, Ends
+from sshpyk.wire.bytestream import Allowance, ByteStream, Ends, SocketEnds
 from sshpyk.wire.driver import LinkDriver
 from sshpyk.wire.rpc import Operation, Params
 
@@ -43,23 +44,6 @@ _END_PATIENCE_S = 5.0
 _KEEP_S = 30.0  # a hub that was killed is replaced within a second or two
 _LOOK_S = 0.03
 _SAID_BYTES = 2000
-_FUSE = "/dev/fuse"
-_MORE_FOLDERS = ("/usr/bin", "/usr/local/bin", "/bin", "/opt/homebrew/bin", "/opt/local/bin")
-_NO_SSHFS = (
-    "install sshfs on the host (Debian, Ubuntu: apt install sshfs; Fedora: dnf install fuse-sshfs), "
-    "or name it: sshpyk edit --kernel-name … --remote-sshfs PATH"
-)
-# What sshfs or fusermount say, and what to do.
-_ADVICE = (
-    ("user_allow_other", "leave out the option allow_other, or let /etc/fuse.conf allow it"),
-    ("fusermount", "the host lacks fusermount: install its fuse package (fuse3)"),
-    (
-        "Operation not permitted",
-        "the account may not mount with fuse: ask the host's administrator",
-    ),
-    ("Permission denied", "the account may not mount with fuse: ask the host's administrator"),
-    ("unknown option", "the host's sshfs does not know that option: leave it out"),
-)
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +77,7 @@ class _Mount:
         self.line: Ends | None = None  # came before there was a stream for it
         self.stream: ByteStream | None = None
         self.said: IO[bytes] | None = None
+        self.last_words = ""  # of sshfs, once that has been closed
         self.ending: asyncio.Future[None] | None = None
 
 
@@ -127,10 +112,11 @@ class Mounts:
         name, stream = str(params["mount"]), params["stream"]
         mount = _Mount(MountPoint(""))
         try:
-            sshfs = _find_sshfs(str(params["sshfs"]))
+            sshfs = find_sshfs(str(params["sshfs"]))
             if params.get("takeover") is True:
                 await self._take_from_others(str(params["remote"]))
-            kept = await self._kept_for(params)
+            source = str(params.get("source", ""))
+            kept = None if source else await self._kept_for(params)
             if kept is not None:
                 mount = self._mounts[name] = kept
                 self._use(name, mount, stream)
@@ -139,9 +125,12 @@ class Mounts:
                 mount = _Mount(point, _wish(params))
                 self._mounts[name] = mount
                 _served.update(mount.names)
-                self._use(name, mount, stream)
-                if mount.path not in mount_points():
-                    self._start(mount, [sshfs, *_arguments(params["options"], mount.path)])
+                argv = [sshfs, *arguments(params["options"], source, mount.path)]
+                if source:
+                    self._start_login(name, mount, argv, stream)
+                else:
+                    self._use(name, mount, stream)
+                    self._start(mount, argv)
             await self._await_mounted(mount)
         except BaseException:
             if mount.number != stream and mount.stream is None:
@@ -164,11 +153,6 @@ class Mounts:
     def _use(self, name: str, mount: _Mount, number: int) -> None:
         """Let a stream be the line of a mount: of the sshfs that asks for one, or has asked."""
 
-        def over(ended: ByteStream) -> None:
-            log.info("the stream of %s has ended", mount.path)
-            if mount.stream is ended and self._mounts.get(name) is mount and mount.ending is None:
-                mount.ending = asyncio.ensure_future(self._end(name, mount))
-
         def join(line: Ends) -> None:
             if mount.number is None:
                 if mount.line is not None:
@@ -176,7 +160,7 @@ class Mounts:
                 mount.line = line
                 return
             number, mount.number = mount.number, None
-            mount.stream = ByteStream(self._driver, number, line, self._allowance, over)
+            self._carry(name, mount, number, line)
 
         mount.number = number
         if mount.lines is not None:
@@ -186,20 +170,41 @@ class Mounts:
         if line is not None:
             join(line)
 
-    def _start(self, mount: _Mount, argv: list[str]) -> None:
-        assert mount.lines is not None
+    def _carry(self, name: str, mount: _Mount, number: int, line: Ends) -> None:
+        def over(ended: ByteStream) -> None:
+            log.info("the stream of %s has ended", mount.path)
+            if mount.stream is ended and self._mounts.get(name) is mount and mount.ending is None:
+                mount.ending = asyncio.ensure_future(self._end(name, mount))
+
+        mount.stream = ByteStream(self._driver, number, line, self._allowance, over)
+
+    def _start(self, mount: _Mount, argv: list[str], stdin: int = subprocess.DEVNULL) -> None:
+        """Start sshfs, unless that of an agent before us is there."""
+        if mount.path in mount_points():
+            return
         try:
             mount.said = tempfile.TemporaryFile()  # noqa: SIM115  # closed in _clean
             mount.process = subprocess.Popen(
                 argv,
-                env=mount.lines.environment(),
-                stdin=subprocess.DEVNULL,
+                env=mount.lines.environment() if mount.lines is not None else None,
+                stdin=stdin,
                 stdout=mount.said,
                 stderr=mount.said,
                 start_new_session=True,
             )
         except OSError as error:
             raise MountError(f"cannot run {argv[0]}: {error.strerror}", phase=PHASE) from error
+
+    def _start_login(self, name: str, mount: _Mount, argv: list[str], number: int) -> None:
+        """Start an sshfs that logs in by itself; the stream only tells that it is there."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                self._start(mount, argv, theirs.fileno())
+            except BaseException:
+                ours.close()
+                raise
+        self._carry(name, mount, number, SocketEnds(ours))
 
     async def _await_mounted(self, mount: _Mount) -> None:
         loop = asyncio.get_running_loop()
@@ -250,6 +255,12 @@ class Mounts:
         streams = []
         for name, mount in list(self._mounts.items()):
             if name.startswith(_KEPT):
+                continue
+            if (
+                mount.lines is None and mount.stream is not None
+            ):  # its way back has gone with the hub
+                streams.append(mount.stream.stream)
+                await self._end(name, mount, in_order=False)
                 continue
             del self._mounts[name]
             self._mounts[_KEPT + name] = mount
@@ -322,46 +333,17 @@ def _wish(params: Params) -> tuple[object, ...]:
     return params["remote"], params["sshfs"], tuple(params["options"])
 
 
-def _find_sshfs(named: str) -> str:
-    """Return the program's path. Raises MountError where there is none, or no fuse."""
-    places = os.pathsep.join([*os.get_exec_path(), *_MORE_FOLDERS])
-    found = shutil.which(os.path.expanduser(named or "sshfs"), path=places)
-    if found is None:
-        raise MountError(
-            f"the host has no {named or 'sshfs'}",
-            phase=PHASE,
-            advice=_NO_SSHFS,
-            code="MOUNT-NO-SSHFS",
-        )
-    if sys.platform == "linux" and not os.access(_FUSE, os.R_OK | os.W_OK):
-        reason = "the account may not use" if os.path.exists(_FUSE) else "the host has no"
-        raise MountError(
-            f"{reason} {_FUSE}",
-            phase=PHASE,
-            advice="ask the host's administrator; a container needs the device and CAP_SYS_ADMIN",
-            code="MOUNT-NO-FUSE",
-        )
-    return found
-
-
-def _arguments(options: Any, path: str) -> list[str]:
-    """Return sshfs's arguments; options were looked through by the hub and are words here."""
-    if not isinstance(options, list) or not all(
-        isinstance(option, str) and re.fullmatch(r"[a-z_]+(=[^,\\]*)?", option)
-        for option in options
-    ):
-        raise MountError("malformed options of a mount", phase=PHASE)
-    joined = ",".join(["reconnect", SSH_COMMAND, "fsname=sshpyk", *options])
-    return ["-f", "-o", joined, SOURCE, path]
-
-
 def _failed(mount: _Mount, what: str) -> MountError:
-    said = ""
-    if mount.said is not None:
-        mount.said.seek(0)
-        said = mount.said.read().decode("utf-8", "replace")[-_SAID_BYTES:]
-    advice = next((advice for words, advice in _ADVICE if words in said), "")
-    return MountError(what, phase=PHASE, said=said, advice=advice)
+    said = _words(mount)
+    return MountError(what, phase=PHASE, said=said, advice=advice_on(said))
+
+
+def _words(mount: _Mount) -> str:
+    """Return the end of what sshfs has said; it may be over, and all be cleaned up."""
+    if mount.said is None:
+        return mount.last_words
+    said = os.pread(mount.said.fileno(), 65536, 0)
+    return said.decode("utf-8", "replace")[-_SAID_BYTES:]
 
 
 def _let_go(mount: _Mount) -> None:
@@ -384,6 +366,7 @@ def _clean(mount: _Mount) -> None:
     if mount.path and mount.path in mount_points():
         run_unmount(mount.path, lazily=True)
     if mount.said is not None:
+        mount.last_words = _words(mount)
         mount.said.close()
         mount.said = None
     for path in reversed(mount.made):
