@@ -107,9 +107,14 @@ class Conversation:
         opening = asyncio.ensure_future(keeper.open_from(request))
         order = asyncio.ensure_future(self.read())
         try:
-            await asyncio.wait({opening, order}, return_when=asyncio.FIRST_COMPLETED)
-            if not opening.done():  # the owner has gone, or does not keep to the order of things
-                return
+            while True:
+                await asyncio.wait({opening, order}, return_when=asyncio.FIRST_COMPLETED)
+                if opening.done():
+                    break
+                asked = order.result()
+                if asked is None or asked["op"] != "look":  # the owner has gone, or talks nonsense
+                    return
+                order = asyncio.ensure_future(self.read())  # answered by what we say in the end
             await self._keep(kind, keeper, opening.result(), order)
         except SshpykError as error:
             self.say(event="failed", error=error.to_record())

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.faults.bench import Bench, bench
 from tests.integration.kernels import (
     AddKernel,
     add_kernel,
@@ -19,7 +18,7 @@ from tests.integration.kernels import (
     jupyter_folders,
     started,
 )
-from tests.integration.machines import Lab
+from tests.integration.machines import USER, Lab
 
 
 @pytest.fixture
@@ -55,26 +54,6 @@ def test_a_notebook_works_in_its_own_folder(
         assert one.run("open('result.txt').read()").result == "'from the remote'"
 
 
-def test_an_outage_in_the_middle_of_a_read_and_a_write(
-    bench: Bench, tmp_path: Path, remote_folder: str
-) -> None:
-    content = os.urandom(64 << 20)
-    (tmp_path / "big").write_bytes(content)
-    option = f"{tmp_path}:{remote_folder}"
-    with bench.kernel("--mount-local-on-remote", option) as kernel:
-        path = f"{remote_folder}/big"
-        copying = kernel.client.execute(
-            f"data = open({path!r}, 'rb').read(); open({path + '.copy'!r}, 'wb').write(data)"
-        )
-        time.sleep(0.3)
-        bench.proxy.pause(8)
-        reply = kernel.client.get_shell_msg(timeout=90)
-        while reply["parent_header"].get("msg_id") != copying:
-            reply = kernel.client.get_shell_msg(timeout=90)
-        assert reply["content"]["status"] == "ok"
-    assert (tmp_path / "big.copy").read_bytes() == content
-
-
 def test_a_mount_that_cannot_be_fails_the_launch_in_words(
     lab: Lab, add_kernel: AddKernel, tmp_path: Path
 ) -> None:
@@ -85,3 +64,11 @@ def test_a_mount_that_cannot_be_fails_the_launch_in_words(
     with pytest.raises(Exception, match="there is no folder"), started(lab, name):
         pass
     assert lab.remote.files("/tmp/missing") == []
+
+
+def test_a_kernel_starts_without_a_mount_that_is_optional(
+    lab: Lab, add_kernel: AddKernel, tmp_path: Path
+) -> None:
+    option = ("--mount-local-on-remote", f"{tmp_path}:/etc", "--mount-optional")
+    with started(lab, add_kernel("remote", *option, "--remote-cwd", "/etc/x")) as kernel:
+        assert kernel.run("import os; os.getcwd()").result == repr(f"/home/{USER}")

@@ -2,6 +2,7 @@
 
 Most use ``sshpyk mount``; its mounts are those of kernels, without the kernel.
 """
+# ruff: noqa: F401, F811
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.faults.bench import Bench, bench_to
+from tests.integration.faults.bench import Bench, account, bench_to
+from tests.integration.faults.test_attach import Laptop, laptops, result
 from tests.integration.kernels import PATIENCE_S, SSHPYK, AddKernel, eventually
 from tests.integration.lifecycle_helpers import OwnHub, the_agent
 from tests.integration.machines import USER, Lab
@@ -347,3 +349,27 @@ def test_a_stale_mount_is_cleared_and_an_occupied_folder_refused(
     assert f"{full} is not empty" in refused.stderr
     assert lab.remote.files(f"{full}/*") == [f"{full}/precious"]
     lab.remote.run(["rm", "-r", full])
+
+
+def test_a_kernel_that_is_attached_to_gets_its_folders_again(
+    laptops: tuple[Laptop, Laptop], lab: Lab, local: Path
+) -> None:
+    """Left and attached to, then taken over from another laptop while it is in use."""
+    one, two = laptops
+    remote = f"/tmp/mv-{uuid.uuid4().hex[:8]}"
+    (local / "data").write_text("here")
+    name = one.add("--persistent", "--mount-local-on-remote", f"{local}:{remote}")
+    subprocess.run([f"{SSHPYK}-kernel", "--kernel", name, "--leave"], check=True, timeout=90)
+    eventually(lambda: remote not in lab.remote.snapshot().mounts, "unmounting")
+    kernel = one.kernels()[0]["kernel_id"]
+    look = f"open({remote + '/data'!r}).read()"
+    with one.attached(kernel) as client:
+        assert result(client, look) == "'here'"
+        assert f"{remote} goes" in one.sshpyk("leave", kernel[:8])
+    with one.attached(kernel):
+        pass
+    with two.attached(kernel, "--takeover") as client:
+        assert result(client, look) == "'here'"
+    two.sshpyk("stop", kernel[:8])
+    eventually(lambda: remote not in lab.remote.snapshot().mounts, "unmounting")
+    eventually(lambda: not lab.remote.files(remote), "removal of the mount point")

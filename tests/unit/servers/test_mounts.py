@@ -15,6 +15,7 @@ from sshpyk.hub import mounts as hub_mounts
 from sshpyk.hub.kernels import Kernels
 from sshpyk.hub.mounts import MountRequest, Mounts
 from sshpyk.servers import keeping
+from sshpyk.servers.conversation import MOUNT, Conversation
 from sshpyk.servers.mounts import HeldMount, HeldMounts
 from sshpyk.wire.rpc import Params, Rpc
 from tests.unit.hub.fakes import FakeHost
@@ -162,3 +163,26 @@ async def test_a_malformed_request_is_refused(record: dict[str, Any]):
     async with bench() as made:
         with pytest.raises(TypeError):
             await made.held.open_from(record)
+
+
+@in_loop
+async def test_an_owner_that_looks_while_its_mount_is_made_does_not_lose_it():
+    """As one does whose hub was killed, on a slow host."""
+    async with bench() as made:
+        said: list[dict[str, Any]] = []
+        orders: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        conversation = Conversation(orders.get, lambda **record: said.append(record))
+        record = {"mount": {**asdict(CODE), "options": ["ro"]}, "python": "python3"}
+        made.host.may_come_up.clear()
+        serving = asyncio.ensure_future(
+            conversation.serve(MOUNT, made.held, {"op": "mount", "request": record})
+        )
+        orders.put_nowait({"op": "look"})
+        orders.put_nowait({"op": "look"})
+        await asyncio.sleep(0.05)
+        made.host.may_come_up.set()
+        await until(lambda: said)
+        assert said[0]["event"] == "open"
+        orders.put_nowait(None)
+        await serving
+        assert made.held.summaries() == [] or made.held.summaries()[0]["commands"] == []
