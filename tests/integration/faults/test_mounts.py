@@ -352,7 +352,7 @@ def test_a_stale_mount_is_cleared_and_an_occupied_folder_refused(
 
 
 def test_a_kernel_that_is_attached_to_gets_its_folders_again(
-    laptops: tuple[Laptop, Laptop], lab: Lab, local: Path
+    laptops: tuple[Laptop, Laptop], lab: Lab, local: Path, tmp_path: Path
 ) -> None:
     """Left and attached to, then taken over from another laptop while it is in use."""
     one, two = laptops
@@ -368,7 +368,7 @@ def test_a_kernel_that_is_attached_to_gets_its_folders_again(
         assert f"{remote} goes" in one.sshpyk("leave", kernel[:8])
     with one.attached(kernel):
         pass
-    with two.attached(kernel, "--takeover") as client:
+    with two.attached(kernel, "--takeover", "-f", str(tmp_path / "two.json")) as client:
         assert result(client, look) == "'here'"
     two.sshpyk("stop", kernel[:8])
     eventually(lambda: remote not in lab.remote.snapshot().mounts, "unmounting")
