@@ -41,6 +41,7 @@ from tests.integration.remote_servers import (
 )
 
 HOST = "remote-jump"
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
