@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from contextlib import ExitStack
@@ -49,7 +50,7 @@ def measure(options: argparse.Namespace, plan: Plan, console: Console) -> Figure
         other = options.other if Path(options.other).exists() else None
         if other is None:
             console.print(f"no {options.other}: sshpyk 1.25 is left out", style="yellow")
-        subjects = make_subjects(other, folder)
+        subjects = make_subjects(other, options.before, folder)
         if options.subjects:
             subjects = [one for one in subjects if one.title in (LOCAL, *options.subjects)]
         for subject in subjects:
@@ -87,6 +88,9 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--other", default=str(_OTHER_PYTHON), metavar="PYTHON", help="the one that has sshpyk 1.25"
     )
+    parser.add_argument(
+        "--before", metavar="PYTHON", help="of another checkout's environment, to compare with"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer rounds: ten minutes")
     parser.add_argument("--rounds", type=int, help="of each row that is a time")
     parser.add_argument("--rtt", type=int, nargs="+", metavar="MS", help="round trips: 0 20 100")
@@ -111,6 +115,7 @@ def main(words: list[str] | None = None) -> int:
     """Measure, show, write; return the exit code."""
     options = parse(sys.argv[1:] if words is None else words)
     console = Console(highlight=False, width=_WIDTH)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended then too
     began_s = time.monotonic()
     figures = measure(options, plan_of(options), console)
     console.print(table_of(figures))

@@ -1,4 +1,4 @@
-"""A mounted folder: our SFTP server beside OpenSSH's, behind the same ``sshfs -o passive``, in one run.
+"""A mounted folder: ours beside an ``sshfs -o passive`` that OpenSSH's server feeds over a plain ssh.
 
 ``python benchmarks/mounts.py`` needs sshfs, git and tar here, and the right to mount with fuse.
 See README.md beside this file.
@@ -11,14 +11,13 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -27,26 +26,12 @@ from rich.table import Table
 if not __package__:  # run as a script: the folder that holds the packages leads the path
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-_SFTP_SERVERS = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server")
-_SFTP_SERVERS += ("/usr/libexec/sftp-server", "/usr/lib/ssh/sftp-server")
+from benchmarks import mounted
+from benchmarks.mounted import Side
+from benchmarks.places import Way, line_to, loopback
+
 _BLOCK_BYTES = 1 << 20
-_PATIENCE_S = 10.0
 _GIT = ("git", "-c", "user.name=bench", "-c", "user.email=bench@localhost")
-
-
-@dataclass
-class Side:
-    """A server, what the client calls its folder, and what was measured of it in seconds."""
-
-    title: str
-    command: Callable[[Path], list[str]]
-    root: Callable[[Path], str]
-    seconds: dict[str, list[float]] = field(default_factory=dict)
-    peak_kib: int = 0
-    processor_s: float = 0
-
-    def note(self, what: str, took_s: float) -> None:
-        self.seconds.setdefault(what, []).append(took_s)
 
 
 @dataclass(frozen=True)
@@ -55,45 +40,6 @@ class Load:
 
     megabytes: int
     files: int
-
-
-@contextlib.contextmanager
-def mounted(side: Side, folder: Path, mount_point: Path) -> Iterator[None]:
-    """Serve ``folder`` at ``mount_point``."""
-    client_end, server_end = socket.socketpair()
-    with client_end, server_end:
-        server = subprocess.Popen(side.command(folder), stdin=server_end, stdout=server_end)
-        source = f":{side.root(folder)}"
-        sshfs = subprocess.Popen(
-            ["sshfs", "-f", "-o", "passive", source, str(mount_point)],
-            stdin=client_end,
-            stdout=client_end,
-        )
-    try:
-        deadline_s = time.monotonic() + _PATIENCE_S
-        while not mount_point.is_mount():
-            if sshfs.poll() is not None or time.monotonic() > deadline_s:
-                raise RuntimeError(f"{side.title}: sshfs did not mount")
-            time.sleep(0.02)
-        os.statvfs(mount_point)  # never cached: the server has begun to answer
-        yield
-        side.processor_s += processor_s(server.pid)
-        side.peak_kib = max(side.peak_kib, peak_kib(server.pid))
-    finally:
-        subprocess.run(["fusermount3", "-u", str(mount_point)], check=False)
-        for process in (sshfs, server):
-            process.wait(_PATIENCE_S)
-
-
-def processor_s(pid: int) -> float:
-    with open(f"/proc/{pid}/stat", encoding="ascii") as file:
-        ticks = file.read().rpartition(")")[2].split()[11:13]
-    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
-
-
-def peak_kib(pid: int) -> int:
-    with open(f"/proc/{pid}/status", encoding="ascii") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -134,16 +80,16 @@ def measure(side: Side, base: Path, load: Load) -> None:
     for path in (folder, mount_point):
         path.mkdir(parents=True)
     big = mount_point / "big"
-    with mounted(side, folder, mount_point):
+    with side.mounted(folder, mount_point):
         side.note("write", timed(lambda: write(big, load.megabytes)))
-    with mounted(side, folder, mount_point):
+    with side.mounted(folder, mount_point):
         side.note("read", timed(lambda: read(big, load.megabytes)))
     shutil.copytree(base.parent / "repository", folder / "repository", symlinks=True)
     run(*_GIT, "update-index", "--refresh", cwd=folder / "repository")
     for what in ("git status, first", "git status"):  # the first writes the index anew
-        with mounted(side, folder, mount_point):
+        with side.mounted(folder, mount_point):
             side.note(what, timed(lambda: git_status(mount_point / "repository")))
-    with mounted(side, folder, mount_point):
+    with side.mounted(folder, mount_point):
         archive = str(base.parent / "tree.tar")
         side.note("tar x", timed(lambda: run("tar", "xf", archive, cwd=mount_point)))
     shutil.rmtree(base)
@@ -162,19 +108,8 @@ def make_tree(work: Path, files: int) -> None:
     run(*_GIT, "commit", "-q", "-m", "tree", cwd=repository)
 
 
-def sides() -> list[Side]:
-    server = next((path for path in _SFTP_SERVERS if os.path.exists(path)), None)
-    if server is None:
-        raise SystemExit("no sftp-server of OpenSSH here to compare with")
-    ours = [sys.executable, "-m", "sshpyk.mounts.server"]
-    return [
-        Side("sftp-server", lambda _: [server], str),
-        Side("sshpyk", lambda folder: [*ours, str(folder)], lambda _: "/"),
-    ]
-
-
-def table(subjects: list[Side]) -> Table:
-    shown = Table(title="seconds: median (min-max)")
+def table(subjects: list[Side], title: str) -> Table:
+    shown = Table(title=f"{title}; seconds: median (min-max)")
     for heading in ("", *(side.title for side in subjects), "speed"):
         shown.add_column(heading)
     for what in subjects[0].seconds:
@@ -189,27 +124,60 @@ def table(subjects: list[Side]) -> Table:
     return shown
 
 
-def main() -> None:
+def run_rounds(subjects: list[Side], work: Path, load: Load, rounds: int) -> None:
+    """Measure all in turns; who begins changes, so that a busy moment meets both."""
+    make_tree(work, load.files)
+    for number in range(rounds):
+        for side in subjects if number % 2 else reversed(subjects):
+            measure(side, work / "round", load)
+
+
+def over_ssh(work: Path, round_trip_ms: float, load: Load, rounds: int) -> list[Side]:
+    """Measure with a private sshd on this machine as the host, so far away."""
+    with contextlib.ExitStack() as stack:
+        host = stack.enter_context(loopback(sys.executable, work / "host"))
+        way = Way(host, host.ssh_config)
+        if round_trip_ms:
+            way = stack.enter_context(line_to(host, work / "line"))
+            assert way.line is not None
+            way.line.delay(round_trip_ms / 2000)
+        stack.callback(mounted.stop_hub_of, way)
+        subjects = mounted.over(way)
+        run_rounds(subjects, work, load, rounds)
+        return subjects
+
+
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--megabytes", type=int, default=200)
     parser.add_argument("--files", type=int, default=5000)
+    parser.add_argument("--far-files", type=int, default=300, help="where the host is far away")
+    parser.add_argument("--round-trip-ms", type=float, nargs="*", default=[0, 20])
+    parser.add_argument("--alone", action="store_true", help="the servers without a network")
     parser.add_argument("--folder", help="where to work (default: a temporary folder)")
     parser.add_argument("--json", help="write every measurement to this file")
-    options = parser.parse_args()
-    load = Load(options.megabytes, options.files)
-    subjects = sides()
-    with tempfile.TemporaryDirectory(dir=options.folder) as name:
-        work = Path(name)
-        make_tree(work, load.files)
-        for number in range(options.rounds):
-            # Who begins changes, so that a busy moment meets both.
-            for side in subjects if number % 2 else reversed(subjects):
-                measure(side, work / "round", load)
-    Console().print(table(subjects))
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure as the command line says, and print a table for each distance."""
+    options = arguments()
+    measured = {}
+    for round_trip_ms in [0.0] if options.alone else options.round_trip_ms:
+        files = options.far_files if round_trip_ms else options.files
+        load = Load(options.megabytes, files)
+        with tempfile.TemporaryDirectory(dir=options.folder) as name:
+            if options.alone:
+                title, subjects = "without a network", mounted.alone()
+                run_rounds(subjects, Path(name), load, options.rounds)
+            else:
+                title = f"{round_trip_ms:g} ms round trip"
+                subjects = over_ssh(Path(name), round_trip_ms, load, options.rounds)
+        Console().print(table(subjects, f"{title}, {files} files"))
+        measured[title] = {side.title: side.seconds for side in subjects}
     print("load:", *(f"{load:.1f}" for load in os.getloadavg()), "on", os.cpu_count(), "processors")
     if options.json:
-        measured = {side.title: side.seconds for side in subjects}
         Path(options.json).write_text(json.dumps(measured, indent=1))
 
 

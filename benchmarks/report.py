@@ -7,9 +7,15 @@ from rich.table import Table
 
 from benchmarks.aims import aim_of, floor_of
 from benchmarks.figures import HANDSHAKE, Figures, Key, Spread
-from benchmarks.subjects import LOCAL, OTHER, OURS
+from benchmarks.subjects import BEFORE, LOCAL, OTHER, OURS
 
-HEADINGS = ("median (min-max)", LOCAL, OURS, "x floor", OTHER, "x ours", "aim", "")
+HEADINGS = ["median (min-max)", LOCAL, OURS, "x floor", OTHER, "x ours", "aim", ""]
+
+
+def headings_of(figures: Figures) -> list[str]:
+    """Return the table's; a column more where a version before was measured too."""
+    before = any(key.subject == BEFORE for key in figures.values)
+    return [*HEADINGS[:4], BEFORE, *HEADINGS[4:]] if before else HEADINGS
 
 
 def unit_of(row: str) -> str:
@@ -21,25 +27,17 @@ def unit_of(row: str) -> str:
 
 
 def shown(spread: Spread | None, unit: str) -> str:
-    """Return a cell's text."""
+    """Return a cell's text; all of its values are in the unit of the median."""
     if spread is None:
         return ""
-    median, least, most = (_short(value, unit) for value in spread)
+    factor, digits = 1.0, 0
+    if unit == "s" and spread.median < 1:
+        unit, factor, digits = "ms", 1000.0, 0 if spread.median >= 0.1 else 1
+    elif unit:
+        digits = 2 if unit == "s" else 1
+    median, least, most = (f"{value * factor:.{digits}f}" for value in spread)
     text = median if least == most else f"{median} ({least}-{most})"
-    return f"{text} {_unit(spread.median, unit)}".strip()
-
-
-def _unit(value: float, unit: str) -> str:
-    return unit if unit != "s" or value >= 1 else "ms"
-
-
-def _short(value: float, unit: str) -> str:
-    if unit == "":
-        return f"{value:.0f}"
-    if unit == "s" and value < 1:
-        value *= 1000
-        return f"{value:.0f}" if value >= 100 else f"{value:.1f}"
-    return f"{value:.2f}" if unit == "s" else f"{value:.1f}"
+    return f"{text} {unit}".strip()
 
 
 def rows_of(figures: Figures) -> list[list[str]]:
@@ -51,7 +49,10 @@ def rows_of(figures: Figures) -> list[list[str]]:
         if (row, rtt_ms) not in {(key.row, key.rtt_ms) for key in figures.values}:
             continue
         title = f"{row}, {rtt_ms} ms away" if row in several else row
-        found.append([title, *_line(figures, row, rtt_ms)])
+        line = [title, *_line(figures, row, rtt_ms)]
+        if BEFORE in headings_of(figures):
+            line.insert(4, shown(figures.spread(row, BEFORE, rtt_ms), unit_of(row)))
+        found.append(line)
     return found
 
 
@@ -83,8 +84,8 @@ def _ratio(spread: Spread | None, base: float | None) -> str:
 def table_of(figures: Figures) -> Table:
     """Return what the terminal shows."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
-    for number, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="left" if number in (0, 6) else "right")
+    for heading in headings_of(figures):
+        table.add_column(heading, justify="left" if heading in ("aim", HEADINGS[0]) else "right")
     for row in rows_of(figures):
         style = "red" if row[-1] == "NO" else "green" if row[-1] == "yes" else ""
         table.add_row(*row[:-1], f"[{style}]{row[-1]}[/]" if style else "")
@@ -93,5 +94,6 @@ def table_of(figures: Figures) -> Table:
 
 def markdown_of(figures: Figures) -> str:
     """Return the same table for the documentation."""
-    lines = [HEADINGS, ["---"] * len(HEADINGS), *rows_of(figures)]
+    headings = headings_of(figures)
+    lines = [headings, ["---"] * len(headings), *rows_of(figures)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -21,7 +21,7 @@ from sshpyk.hub.client import stop_hub
 from sshpyk.kernelconfig import RemoteKernel
 from sshpyk.ssh.command import SshTarget
 
-LOCAL, OURS, OTHER = "local", "sshpyk", "sshpyk 1.25"
+LOCAL, OURS, OTHER, BEFORE = "local", "sshpyk", "sshpyk 1.25", "before"
 _HERE = Path(__file__).resolve().parent
 _AGENT_LEAVES_S = 0.3  # after its last hub; a cold launch begins with none
 _PATIENCE_S = 240.0
@@ -126,8 +126,11 @@ class Ours(Subject):
     """The working tree."""
 
     def add(self, name: str, way: Way) -> None:
-        """Add a kernel on the host."""
-        self.ways[name] = way
+        """Add a kernel on the host; the configuration's path makes a hub of this subject's own."""
+        config = self.folder / f"{name}_config"
+        config.parent.mkdir(parents=True, exist_ok=True)
+        config.write_text(Path(way.ssh_config).read_text())
+        way = self.ways[name] = Way(way.host, str(config), way.line)
         remote = remote_kernel(way.host, way.ssh_config)
         kernel = self.kernel(name)
         document = kernelspecs.render_kernel_json(kernel, kernel, "python", remote)
@@ -187,10 +190,14 @@ def remote_kernel(host: Host, ssh_config: str) -> RemoteKernel:
     )
 
 
-def make_subjects(other_python: str | None, folder: Path) -> list[Subject]:
+def make_subjects(
+    other_python: str | None, before_python: str | None, folder: Path
+) -> list[Subject]:
     """Return those that can be measured, without a way to the host as yet."""
     found = [Subject(LOCAL, sys.executable, folder / "local")]
     found.append(Ours(OURS, sys.executable, folder / "ours"))
+    if before_python is not None:
+        found.append(Ours(BEFORE, before_python, folder / "before"))
     if other_python is not None:
         found.append(Other(OTHER, other_python, folder / "other"))
     return found

@@ -3,8 +3,9 @@
 This file is sent over ssh as text, behind that of ``wire/private.py``, and runs alone in the process
 that sshd started: it imports nothing else of sshpyk. What it says on stdout is one line, ``found`` or
 ``absent``; after ``absent`` it reads the length and the compressed modules of the agent and starts it,
-detached. In both cases the descriptors travel to the agent over its unix socket, and this process
-sleeps until the agent lets go of them: from then on no byte passes through here.
+detached. On a first connection these come at once, behind this text: a round trip less. In both cases
+the descriptors travel to the agent over its unix socket, and this process sleeps until the agent lets
+go of them: from then on no byte passes through here.
 """
 
 from __future__ import annotations
@@ -116,10 +117,16 @@ def hand_over(agent: socket.socket) -> None:
     agent.recv(1)
 
 
-def bring_up(socket_name: str) -> socket.socket:
+def read_bundle() -> bytes:
+    """Read the agent's compressed modules, and their length in front."""
+    return read_exactly(int(read_exactly(8), 16))
+
+
+def bring_up(socket_name: str, bundle: bytes | None = None) -> socket.socket:
     """Start the agent and return a socket connected to it."""
     say("absent")
-    bundle = read_exactly(int(read_exactly(8), 16))
+    if bundle is None:
+        bundle = read_bundle()
     with folder_lock(private_folder(AGENT_FOLDER)):
         agent = connect(socket_name)
         if agent is None:  # nobody else was quicker
@@ -134,11 +141,12 @@ def bring_up(socket_name: str) -> socket.socket:
     return agent
 
 
-def locate(socket_name: str) -> None:
+def locate(socket_name: str, bundle_follows: int) -> None:
     """Do it all; the process ends with the connection."""
+    bundle = read_bundle() if bundle_follows else None
     agent = connect(socket_name)
     if agent is None:
-        agent = bring_up(socket_name)
+        agent = bring_up(socket_name, bundle)
     else:
         say("found")
     hand_over(agent)

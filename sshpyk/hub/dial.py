@@ -14,7 +14,7 @@ import logging
 import re
 import secrets
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from sshpyk.errors import HostError, RemoteShellFailed, SshpykError, Unreachable
 from sshpyk.hub.bundle import agent_bundle, locate_program
@@ -77,13 +77,16 @@ async def dial(
     python: str,
     progress: Callable[[str], None],
     terminal: Terminal | None = None,
+    *,
+    fresh: bool = False,
 ) -> SshProcess:
     """Connect, bring the agent up, and return the ssh process; its next byte each way is a frame's.
 
-    ssh asks nobody, or whoever sits at ``terminal``. Raises an error that says which phase failed and
-    what was said.
+    ssh asks nobody, or whoever sits at ``terminal``. ``fresh``: no agent is expected there, so its code
+    is sent without being asked for, a round trip earlier. Raises an error that says which phase failed
+    and what was said.
     """
-    dialing = _Dialing(target, python, progress, terminal)
+    dialing = _Dialing(target, python, progress, terminal, fresh=fresh)
     first = asyncio.ensure_future(dialing.go(target))
     attempts = [first]
     with contextlib.ExitStack() as stack:
@@ -142,7 +145,10 @@ class _Dialing:
         python: str,
         progress: Callable[[str], None],
         terminal: Terminal | None,
+        *,
+        fresh: bool,
     ) -> None:
+        self._fresh = fresh
         self._target = target
         self._python = python
         self._progress = progress
@@ -152,13 +158,16 @@ class _Dialing:
     async def go(self, over: SshTarget) -> SshProcess:
         """Connect with the ssh and the config of ``over``."""
         marker = secrets.token_hex(8)
-        source = locate_program(AGENT_SOCKET)
+        source = locate_program(AGENT_SOCKET, bundle_follows=self._fresh)
         words = remote_python_command(self._python, _FIRST_WORDS, marker, str(len(source)))
         ssh = await self._start(over, words)
         deadline_s = DIAL_DEADLINE_S if self._terminal is None else ASK_DEADLINE_S
         attempt = _Attempt(ssh, self._target, self._python, deadline_s)
+        # Made while ssh connects: it takes a quarter of a second of this processor.
+        bundle = asyncio.get_running_loop().run_in_executor(None, _bundle_upload)
+        upload = _Upload(source, bundle, unasked=self._fresh)
         try:
-            await asyncio.wait_for(attempt.run(marker, source, self._note), deadline_s)
+            await asyncio.wait_for(attempt.run(marker, upload, self._note), deadline_s)
         except asyncio.TimeoutError:
             ssh.end(close_pipes=True)
             raise attempt.timed_out() from None
@@ -188,6 +197,19 @@ class _Dialing:
             self._progress(phase.value)
 
 
+class _Upload(NamedTuple):
+    """What is sent: the program that looks for the agent, and the agent's code, which is being made."""
+
+    source: bytes
+    bundle: asyncio.Future[bytes]
+    unasked: bool  # the code at once
+
+
+def _bundle_upload() -> bytes:
+    bundle = agent_bundle()
+    return b"%08x" % len(bundle) + bundle
+
+
 class _Attempt:
     """The conversation of one dial, with its evidence."""
 
@@ -200,20 +222,20 @@ class _Attempt:
         self._received = b""
         self._junk = b""
 
-    async def run(self, marker: str, source: bytes, note: Callable[[Phase], None]) -> None:
+    async def run(self, marker: str, upload: _Upload, note: Callable[[Phase], None]) -> None:
         note(self._phase)
         await self._skip_to(marker.encode() + b" ")
         self._phase = Phase.PYTHON
         note(self._phase)
         self._check_version(await self._word(b" "))
         self._phase = Phase.LOCATE
-        await self._ssh.write(source)
+        await self._ssh.write(upload.source + (await upload.bundle if upload.unasked else b""))
         answer = await self._word(b"\n")
         if answer == b"absent":
             self._phase = Phase.UPLOAD
             note(self._phase)
-            bundle = agent_bundle()
-            await self._ssh.write(b"%08x" % len(bundle) + bundle)
+            if not upload.unasked:
+                await self._ssh.write(await upload.bundle)
             answer = await self._word(b"\n")
         if answer not in (b"found", b"started"):
             raise self._no_answer(answer)

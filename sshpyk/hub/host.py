@@ -89,6 +89,9 @@ class HostLink:
         self._ssh: SshProcess | None = None
         self._opening: _Opening | None = None
         self._resumed = asyncio.Event()
+        self.carried = (
+            asyncio.Event()
+        )  # a new link's first connection takes requests, behind its HELLO
         self._failure: SshpykError | None = None
         self._telling: asyncio.Future[None] | None = None  # kept: the loop holds tasks weakly
         if noted is None:
@@ -264,9 +267,9 @@ class HostLink:
             self._be(LinkState.DOWN)
 
     def _dialing_defect(self, defect: BaseException) -> None:
-        self._failure = HubError(f"dialing failed: {defect!r}", host=self.target.host)
         self._be(LinkState.UP if self.driver.carrier else LinkState.DOWN)
-        self._resumed.set()
+        error = HubError(f"dialing failed: {defect!r}", host=self.target.host)
+        self._fail(error, ever_up=self.driver.link.confirmed)
 
     def _away_s(self) -> float:
         return self.outage.duration_s or 0.0
@@ -287,13 +290,19 @@ class HostLink:
                 and self._dialing.failures < _AGENT_LEFT_TRIES
             )
             if not agent_left:
-                self._failure = error
-                self._resumed.set()
+                self._fail(error, ever_up=ever_up)
             if error.retryable and (ever_up or agent_left):
                 return True
             if not self.is_up:
                 self._be(state_after(error))
         return False
+
+    def _fail(self, error: SshpykError, *, ever_up: bool) -> None:
+        """Tell who waits for the link; a link that was up keeps what was asked over it."""
+        self._failure = error
+        self._resumed.set()
+        if not ever_up:
+            self.rpc.fail_all(error)  # what rode along with the HELLO
 
     async def _dial_once(self, terminal: Terminal | None) -> None:
         """Make one connection and wait until the agent has taken the link up on it."""
@@ -310,6 +319,7 @@ class HostLink:
         self.driver.adopt(carrier)
         if never_carried:
             self.driver.carry_by(carrier)  # its first requests ride along with the HELLO
+            self.carried.set()
         carrier.start()
         try:
             await asyncio.wait_for(self._opening.answer, HELLO_DEADLINE_S)
@@ -323,6 +333,7 @@ class HostLink:
             raise
         finally:
             self._opening = None
+            self.carried.clear()
         self._end_ssh()
         self._ssh = ssh
         log.info("up: epoch %d, ssh %d, %.2f s", self._epoch, ssh.pid, now_s() - began_s)

@@ -113,10 +113,15 @@ class Kernels:
     async def _launch(self, kernel_id: str, request: LaunchRequest) -> HubKernel:
         deadline_s = asyncio.get_running_loop().time() + request.launch_timeout_s
         bringing_up = asyncio.ensure_future(self._host.bring_up(request.python))
+        # A request that rode along with the first HELLO fails as the dial does, and says it.
+        bringing_up.add_done_callback(lambda task: task.cancelled() or task.exception())
         endpoints: Endpoints | None = None
         try:
             endpoints = self._pool.take(connection_file.read(request.connection_file))
-            await bringing_up
+            if request.mounted_folders:
+                await bringing_up
+            else:
+                await _either(bringing_up, self._host.carried.wait())
             request, missing = await self._mount(kernel_id, request)
             kernel = await self._start(kernel_id, request, endpoints, deadline_s)
             kernel.notice = "; ".join(filter(None, (*missing, kernel.notice)))
@@ -441,3 +446,14 @@ class Kernels:
         for kernel in self._kernels.values():
             kernel.endpoints.close()
         self._pool.close()
+
+
+async def _either(first: asyncio.Future[None], other: Coroutine[Any, Any, Any]) -> None:
+    """Return when one of the two is done. Raises what ``first`` does."""
+    waiting = asyncio.ensure_future(other)
+    try:
+        await asyncio.wait({first, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+    if first.done():
+        first.result()

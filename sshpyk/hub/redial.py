@@ -54,7 +54,7 @@ class Redial:
 
         async def dial_timed() -> SshProcess:
             began_s = now_s()
-            ssh = await dial(self._target, python, self._note_phase, terminal)
+            ssh = await dial(self._target, python, self._note_phase, terminal, fresh=not again)
             self._usual_s = min(self._usual_s or math.inf, now_s() - began_s)
             return ssh
 

@@ -313,8 +313,13 @@ class Connection:
         """
         return self._received_bytes - self._progress_bytes >= PROGRESS_EVERY_BYTES
 
+    @property
+    def portion_bytes(self) -> int:
+        """How much to ask :meth:`data_to_send` for: what a fast line carries in no time."""
+        return self._pacing.portion_bytes
+
     def data_to_send(self, limit_bytes: int, now_s: float) -> list[bytes]:
-        """Return buffers to write, of about ``limit_bytes`` in all; an empty list means none.
+        """Return buffers to write, of about ``limit_bytes`` in all; less means that there is no more.
 
         Asked late and in small portions, it keeps urgent streams ahead of what others have queued.
         """
@@ -326,7 +331,8 @@ class Connection:
         link = self._link
         if self.state is not State.ATTACHED or link is None:
             return out
-        out += [frames.encode_ack(ack) for ack in link.take_acks()]
+        if link.acks_due:
+            out += [frames.encode_ack(ack) for ack in link.take_acks()]
         if self.report_due:
             self._progress_bytes = self._received_bytes
             out.append(frames.encode_progress(self._received_bytes))
@@ -338,12 +344,13 @@ class Connection:
                 break
             fields, chunk = chosen
             chunk_bytes = len(chunk)
-            out.append(frames.encode_data_header(fields, chunk_bytes))
+            header = frames.encode_data_header(fields, chunk_bytes)
+            out.append(header)
             if chunk_bytes:
                 out.append(chunk)  # type: ignore[arg-type]  # any buffer will do for writev
             pacing.sent(chunk_bytes, now_s)
             room -= chunk_bytes
-            size += chunk_bytes + 64
+            size += len(header) + chunk_bytes
         return out
 
     # Time

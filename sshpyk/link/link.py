@@ -321,6 +321,11 @@ class Link:
             self._over.pop(number, None)
         self._over_known, self._over_asked = self._over_asked, set()
 
+    @property
+    def acks_due(self) -> bool:
+        """Whether :meth:`take_acks` would return any."""
+        return bool(self._acks_due or self._over_acks)
+
     def take_acks(self) -> list[Ack]:
         """Return the acknowledgements that are due."""
         acks = [

@@ -28,6 +28,8 @@ MAX_WINDOW_BYTES = 16 * 1024 * 1024
 MIN_CHUNK_BYTES = 1024
 QUEUE_S = 0.5
 CHUNK_S = 0.05
+MIN_PORTION_BYTES = 64 * 1024
+MAX_PORTION_BYTES = 256 * 1024
 RATE_MEMORY_S = 1.0
 ROUND_TRIP_MEMORY_S = 10.0
 _SHORTEST_S = 1e-4  # of a sample: the two ends may be one machine
@@ -48,6 +50,7 @@ class Pacing:
     def __init__(self, first_window_bytes: int = FIRST_WINDOW_BYTES) -> None:
         self.window_bytes = first_window_bytes
         self.chunk_bytes = max(MIN_CHUNK_BYTES, first_window_bytes // 8)
+        self.portion_bytes = MIN_PORTION_BYTES  # to write at once
         self._sent_bytes = 0
         self._reported_bytes = 0
         self._full_at_bytes = 0  # what had been sent when the window was full last
@@ -111,6 +114,7 @@ class Pacing:
         self.window_bytes = int(min(max(wanted, MIN_WINDOW_BYTES), MAX_WINDOW_BYTES))
         chunk_bytes = int(rate * CHUNK_S)
         self.chunk_bytes = min(max(chunk_bytes, MIN_CHUNK_BYTES), MAX_CHUNK_BYTES)
+        self.portion_bytes = min(max(chunk_bytes, MIN_PORTION_BYTES), MAX_PORTION_BYTES)
 
     def _note_rate(self, rate: float, now_s: float, *, was_full: bool) -> None:
         last, highest = self._rates

@@ -169,8 +169,8 @@ class ByteStream:
         return self._allowance.size_bytes - self._held_bytes
 
     def _readable(self) -> None:
+        size_bytes, room_bytes = self._allowance.read_bytes, self._room_bytes
         for _ in range(_READS_IN_A_ROW):
-            size_bytes = self._allowance.read_bytes
             try:
                 data = os.read(self._ends.read_fd, size_bytes)
             except (BlockingIOError, InterruptedError):
@@ -178,16 +178,19 @@ class ByteStream:
             except OSError:  # reset by whoever has the other end
                 self.abort()
                 return
-            self._driver.send(self.stream, data)
+            self._driver.link.send(self.stream, data)
             if not data:
                 self._eof_sent = True
                 self._finish_if_done()
                 break
-            self.sent_bytes += len(data)
-            self._hold(len(data))
-            if len(data) < size_bytes or self._room_bytes <= 0:
+            read_bytes = len(data)
+            self.sent_bytes += read_bytes
+            self._hold(read_bytes)
+            room_bytes -= read_bytes
+            if read_bytes < size_bytes or room_bytes <= 0:
                 break
         self._read_on()
+        self._driver.flush()
 
     def _hold(self, size_bytes: int) -> None:
         self._held_bytes += size_bytes

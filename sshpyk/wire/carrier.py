@@ -22,12 +22,9 @@ READ_BYTES = 256 * 1024
 # Of one descriptor at a time. A buffer made that large for each read costs 30 us and leaves holes in the
 # heap between messages that stay.
 _ARRIVED = memoryview(bytearray(READ_BYTES))
-_PORTION_BYTES = 64 * 1024
 _F_SETPIPE_SZ, _F_GETPIPE_SZ = 1031, 1032  # Linux; named in fcntl since Python 3.10
 _USUAL_PIPE_BYTES = 64 * 1024
-_PIPE_BYTES = (
-    256 * 1024
-)  # a chunk and its header go in at once; how much is under way is paced anyway
+_PIPE_BYTES = 256 * 1024  # several chunks go in at once; how much is under way is paced anyway
 _MAX_BUFFERS = 64  # well below any system's IOV_MAX
 
 
@@ -68,6 +65,11 @@ class Carrier:
         if not (self._flush_planned or self._writable_awaited or self._closed):
             self._flush_planned = True
             self._loop.call_soon(self._flush)
+
+    def flush(self) -> None:
+        """Write now what the core has to send, unless it goes soon anyway. May end in ``on_lost``."""
+        if not (self._flush_planned or self._writable_awaited):
+            self._flush()
 
     def close(self, last_words: bytes = b"") -> None:
         """Let go of both descriptors; ``last_words`` are written if there is room, no longer."""
@@ -126,14 +128,22 @@ class Carrier:
         if self._closed:
             return
         while True:
+            more = True
             if not self._out:
-                portion = self.connection.data_to_send(_PORTION_BYTES, now_s())
-                self._out.extend(memoryview(buffer) for buffer in portion)
-                if not self._out:
-                    self._await_writable(wanted=False)
-                    return
-            if not self._write_some():
+                more = self._take_portion()
+            if self._out and not self._write_some():
                 return
+            if not more:
+                self._await_writable(wanted=False)
+                return
+
+    def _take_portion(self) -> bool:
+        """Ask the core what to write now; return whether there may be more when that is written."""
+        limit_bytes, size_bytes = self.connection.portion_bytes, 0
+        for buffer in self.connection.data_to_send(limit_bytes, now_s()):
+            size_bytes += len(buffer)
+            self._out.append(memoryview(buffer))
+        return size_bytes >= limit_bytes
 
     def _write_some(self) -> bool:
         """Write what the descriptor takes; return whether it took everything that was offered."""

@@ -102,6 +102,14 @@ class LinkDriver:
         self.wake()
         return place
 
+    def flush(self) -> None:
+        """Send now what there is to send: a turn of the loop costs as much as all the rest of it.
+
+        For who knows that nothing more comes soon. Call it last: the connection may be found lost.
+        """
+        if self.carrier is not None:
+            self.carrier.flush()
+
     def finish(self, stream: int) -> None:
         """End our direction of ``stream`` after what was queued."""
         self.link.finish(stream)

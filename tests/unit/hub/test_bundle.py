@@ -20,7 +20,7 @@ PACKAGE = Path(sshpyk.__file__).parent
 IMPORT_IT = """
 import json, os, sys, zlib
 program = sys.stdin.buffer.read(int(sys.argv[1]))
-exec(compile(program.replace(b"locate('x.sock')", b""), "program", "exec", 0, 1))
+exec(compile(program.replace(b"locate('x.sock', 0)", b""), "program", "exec", 0, 1))
 load(json.loads(zlib.decompress(sys.stdin.buffer.read())))
 import sshpyk.agent.main
 print(json.dumps(sorted(name for name in sys.modules if name.split(".")[0] == "sshpyk")))
@@ -66,7 +66,7 @@ def test_the_bundle_is_imported_without_the_package_or_any_library(tmp_path: Pat
 def test_the_program_names_the_socket_as_a_python_string():
     text = locate_program("it's.sock").decode()
     compile(text, "program", "exec")
-    assert text.endswith('locate("it\'s.sock")\n')
+    assert text.endswith('locate("it\'s.sock", 0)\n')
 
 
 def test_the_program_imports_nothing_of_the_package():

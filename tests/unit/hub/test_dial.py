@@ -38,12 +38,18 @@ exec {shell} -c "$*"
 SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "fish", "csh", "tcsh")  # the lab has them all
 FOUND = b"import os,sys\nos.write(1, b'found\\n')\n"
 ECHO = b"while 1:\n    d = os.read(0, 4096)\n    if not d: break\n    os.write(1, d)\n"
-ABSENT = (
-    b"import os,sys\nos.write(1, b'absent\\n')\n"
+READ_BUNDLE = (
+    b"import os,sys\n"
     b"def exactly(n):\n    d = b''\n    while len(d) < n: d += os.read(0, n - len(d))\n    return d\n"
-    b"size = int(exactly(8), 16)\nbundle = exactly(size)\n"
-    b"os.write(1, b'started\\n' if bundle == b'bundle' * 9999 else b'wrong\\n')\n"
+    b"def bundle():\n    return exactly(int(exactly(8), 16)) == b'bundle' * 9999\n"
 )
+ABSENT = READ_BUNDLE + (
+    b"os.write(1, b'absent\\n')\nos.write(1, b'started\\n' if bundle() else b'wrong\\n')\n"
+)
+ABSENT_OF_FIRST = READ_BUNDLE + (
+    b"right = bundle()\nos.write(1, b'absent\\n')\nos.write(1, b'started\\n' if right else b'wrong\\n')\n"
+)
+FOUND_OF_FIRST = READ_BUNDLE + b"os.write(1, b'found\\n' if bundle() else b'wrong\\n')\n"
 
 
 class Stage:
@@ -60,11 +66,11 @@ class Stage:
         path.chmod(0o755)
 
     def program(self, monkeypatch: pytest.MonkeyPatch, program: bytes) -> None:
-        monkeypatch.setattr(dial_module, "locate_program", lambda name: program)
+        monkeypatch.setattr(dial_module, "locate_program", lambda name, bundle_follows: program)
         monkeypatch.setattr(dial_module, "agent_bundle", lambda: b"bundle" * 9999)
 
-    async def dial(self, python: str = sys.executable) -> SshProcess:
-        return await dial(self.target, python, self.said.append)
+    async def dial(self, python: str = sys.executable, *, fresh: bool = False) -> SshProcess:
+        return await dial(self.target, python, self.said.append, fresh=fresh)
 
     def pids(self) -> list[int]:
         return [int(line) for line in (self.folder / "pids").read_text().split()]
@@ -107,6 +113,16 @@ async def test_the_agent_is_sent_where_there_is_none(stage: Stage, monkeypatch):
     stage.program(monkeypatch, ABSENT + ECHO)
     ssh = await stage.dial()
     assert stage.said == ["connecting with ssh: gpu1", "starting the agent on the host"]
+    os.write(ssh.stdin_fd, b"first frame")
+    assert await ssh.read_some() == b"first frame"
+    await end(ssh)
+
+
+@pytest.mark.parametrize("program", [ABSENT_OF_FIRST, FOUND_OF_FIRST])
+@in_loop
+async def test_a_first_dial_sends_the_agent_unasked(stage: Stage, monkeypatch, program: bytes):
+    stage.program(monkeypatch, program + ECHO)
+    ssh = await stage.dial(fresh=True)
     os.write(ssh.stdin_fd, b"first frame")
     assert await ssh.read_some() == b"first frame"
     await end(ssh)

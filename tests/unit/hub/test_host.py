@@ -84,6 +84,7 @@ class FakeNetwork:
         self.dials = 0
         self.pythons: list[str] = []
         self.terminals: list[Terminal | None] = []
+        self.fresh: list[bool] = []
         self.sshs: list[FakeSsh] = []
         self.wires: list[socket.socket] = []
         self.drivers: dict[str, LinkDriver] = {}
@@ -99,8 +100,11 @@ class FakeNetwork:
         python: str,
         progress: Callable[[str], None],
         terminal: Terminal | None,
+        *,
+        fresh: bool,
     ) -> FakeSsh:
         self.dials += 1
+        self.fresh.append(fresh)
         self.terminals.append(terminal)
         self.pythons.append(python)
         progress(f"connecting with ssh: {target.host}")
@@ -224,6 +228,36 @@ async def test_the_first_dials_failure_is_raised_to_all_and_the_next_wish_dials_
         assert net.dials == 1
         await host.bring_up("python3")
         assert net.dials == 2
+
+
+@in_loop
+async def test_a_request_rides_along_with_the_first_hello(monkeypatch, tmp_path):
+    async with network(monkeypatch, tmp_path) as (net, host):
+        up = asyncio.ensure_future(host.bring_up("python3"))
+        await host.carried.wait()
+        assert not host.is_up
+        assert await host.rpc.call("echo", text="early") == {"echo": "early"}
+        await up
+        assert not host.carried.is_set()
+        net.may_dial.clear()
+        net.cut()
+        await until(lambda: host.state is LinkState.DIALING)
+        net.may_dial.set()
+        await host.bring_up("python3")
+        assert net.fresh == [True, False]
+
+
+@in_loop
+async def test_a_request_that_rode_along_fails_as_its_connection_does(monkeypatch, tmp_path):
+    monkeypatch.setattr("sshpyk.hub.host.HELLO_DEADLINE_S", 0.05)
+    async with network(monkeypatch, tmp_path) as (net, host):
+        net.listening = False
+        up = asyncio.ensure_future(host.bring_up("python3"))
+        await host.carried.wait()
+        with pytest.raises(Unreachable, match="the agent did not answer"):
+            await host.rpc.call("echo", text="early")
+        with pytest.raises(Unreachable, match="the agent did not answer"):
+            await up
 
 
 @in_loop
