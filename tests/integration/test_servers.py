@@ -220,7 +220,7 @@ _NO_QUESTIONS = '{"fetchNews": "false", "checkForUpdates": false}'
         (12, 250),
         pytest.param(SHOWN_CUT_S, 600, marks=pytest.mark.slow),
         # By itself, Jupyter closes a websocket whose pong is 90 s late.
-        pytest.param(120, 1500, marks=pytest.mark.slow),
+        pytest.param(120, 1500, marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
     ],
 )
 def test_f01_remote_jupyterlab_in_the_browser_across_a_cut(
