@@ -46,7 +46,7 @@ class Side:
     def mounted(self, folder: Path, mount_point: Path) -> Iterator[None]:
         """Serve ``folder`` at ``mount_point``, and account for the server's work."""
         with self.mounting(folder, mount_point) as server_pid:
-            _await(mount_point.is_mount, f"{self.title}: a mount")
+            _await(lambda: _is_mounted(mount_point), f"{self.title}: a mount")
             os.statvfs(mount_point)  # never cached: the server has begun to answer
             yield
             self.processor_s += _processor_s(server_pid)
@@ -110,7 +110,7 @@ def _carried(way: Way, folder: Path, mount_point: Path) -> Iterator[int]:
         yield _server_of(owner.link["hub_pid"])
     finally:
         owner.close()
-        _await(lambda: not mount_point.is_mount(), "unmounting")
+        _await(lambda: not _is_mounted(mount_point), "unmounting")
 
 
 def stop_hub_of(way: Way) -> None:
@@ -126,6 +126,11 @@ def _server_of(hub_pid: int) -> int:
         for pid in children
         if b"mounts.server" in Path(f"/proc/{pid}/cmdline").read_bytes()
     )
+
+
+def _is_mounted(mount_point: Path) -> bool:
+    """Look it up in the system's table: a mount that is going answers with errors."""
+    return f" {mount_point} " in Path("/proc/self/mountinfo").read_text()
 
 
 def _await(holds: Callable[[], bool], what: str) -> None:

@@ -51,6 +51,7 @@ async def live(target: SshTarget, path: str, *, umask: int = 0o022) -> None:
     if noted is not None:
         log.warning("taking over from a hub that was killed")
         loop.call_later(ADOPTION_S, lambda: asyncio.ensure_future(kernels.end_orphans()))
+        loop.call_later(ADOPTION_S, server.servers.release_orphans)
     with network_watched(host.network_changed):
         await _until_idle(server, host)
     log.info("leaving")
