@@ -161,7 +161,9 @@ def test_those_that_were_started_by_hand_are_listed_opened_and_stopped(
     with lab_of(hub, "--existing") as shown:
         assert shown.server_id == f"p{pid}"
         assert answers(shown.port, server["token"])
-    with lab_of(hub, *QUICK, "--keep", "--dir", "/tmp") as own:
+    notebook = ("--app", "notebook", "--prefix", REMOTE_PREFIX, "--dir", "/tmp")
+    with lab_of(hub, *notebook, "--keep") as own:
+        assert own.said[1].endswith("/tree")
         several = sshpyk(hub, "lab", "--existing").stdout
         assert f"p{pid} " in several
         assert own.server_id in several
