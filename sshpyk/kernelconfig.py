@@ -203,7 +203,14 @@ class Mount:
 def _mounts(key: str, value: object) -> tuple[Mount, ...]:
     if not isinstance(value, list):
         raise refused(key, value, "must be a list of LOCAL:REMOTE[:OPTIONS]")
-    return tuple(Mount.parse(item, key) for item in value)
+    return tuple(Mount.parse(_joined(item), key) for item in value)
+
+
+def _joined(item: object) -> object:
+    """Return the text for what early versions wrote: ``["/local", "/remote", "options"]``."""
+    if isinstance(item, list) and all(isinstance(part, str) for part in item):
+        return ":".join(part.strip() for part in item if part.strip())
+    return item
 
 
 def _current_names(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,6 +34,9 @@ _OF_THIS_MACHINE = (
 )
 
 
+_ALIAS = re.compile(r"\w[\w.@+-]*")
+
+
 @dataclass(frozen=True)
 class Caller:
     """Whoever launches a kernel: a Jupyter server, a console, VS Code.
@@ -138,11 +141,12 @@ def _mounts(remote: RemoteKernel) -> list[dict[str, Any]]:
     """Return the folders to mount, as :class:`sshpyk.hub.mounts.MountRequest` reads them."""
     if not (remote.mount_local_on_remote and remote.sshfs_enabled):
         return []
-    if remote.ssh_host_alias_local_on_remote:
+    alias = remote.ssh_host_alias_local_on_remote or ""
+    if alias and not _ALIAS.fullmatch(alias):
         raise InvalidInput(
-            "mounts through a local sshd (ssh_host_alias_local_on_remote) are not supported yet",
+            f"ssh_host_alias_local_on_remote {alias!r} cannot be a host of an ssh config",
             host=remote.ssh_host_alias,
-            advice="leave that alias out: folders are then mounted over the link, and need no sshd",
+            advice="name the alias that ~/.ssh/config on the host has for this machine",
         )
     for mount in remote.mount_local_on_remote:
         try:
@@ -157,6 +161,7 @@ def _mounts(remote: RemoteKernel) -> list[dict[str, Any]]:
             "remote": mount.remote,
             "options": list(mount.options),
             "sshfs": remote.remote_sshfs or "",
+            **({"alias": alias, "sshd": remote.sshd or ""} if alias else {}),
         }
         for mount in remote.mount_local_on_remote
     ]

@@ -99,8 +99,10 @@ class Book:
         return self.kernels.get(kernel_id) or (found[0] if found else None)
 
     def activities(self) -> dict[str, Any]:
-        """Return what each living kernel does, by id."""
-        return {kernel_id: kernel.activity for kernel_id, kernel in self.kernels.items()}
+        """Return what each living kernel and server does, by id."""
+        servers = {name: server.state.value for name, server in self.servers.alive.items()}
+        kernels = {kernel_id: kernel.activity for kernel_id, kernel in self.kernels.items()}
+        return {**servers, **kernels}
 
     def tell(self, kernel: Kernel, op: str, **params: Any) -> None:
         """Tell the hub that carries a kernel something about it, if one does."""

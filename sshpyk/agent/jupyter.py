@@ -26,6 +26,7 @@ from sshpyk.agent.environment import Setting
 from sshpyk.agent.jupyter_app import APPS, Launcher
 from sshpyk.agent.jupyter_files import (
     ServerInfo,
+    configures,
     end_orphans,
     environment_of,
     infos,
@@ -49,6 +50,8 @@ _POLL_S = 0.1
 _KILL_POLL_S = 0.05
 _SHOWN_LINES = 8  # of its log; the cause comes last
 _DEFAULT_PORT = 8888  # Jupyter's: with any other one, it refuses a socket
+_TORNADO = "tornado_settings"
+_PONG_MS = 7 * 24 * 3600 * 1000
 _ADDRESS = re.compile(r"--(?:port|ip|sock|(?:Server|Notebook)App\.(?:port|ip|sock))(?:=.*)?")
 
 log = logging.getLogger(__name__)
@@ -243,6 +246,9 @@ def server_argv(launch: Launcher, folder: str, root: str, args: list[str]) -> li
         # The port as it is by default: one in the user's config would exclude the socket.
         own += [f"--ServerApp.port={_DEFAULT_PORT}"]
         own += ["--ServerApp.sock=" + os.path.join(folder, SOCKET)]
+    if not (any(_TORNADO in word for word in args) or configures(_TORNADO, launch.program)):
+        # Else it closes a page's websocket 90 s after the network went, and drops what comes meanwhile.
+        own.append('--ServerApp.%s={"ws_ping_timeout": %d}' % (_TORNADO, _PONG_MS))
     if root:
         own.append(f"--ServerApp.root_dir={root}")
     return [*launch.words, *own, *args]

@@ -8,6 +8,7 @@ server: it holds the token. https://jupyter-server.readthedocs.io/en/latest/oper
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import re
@@ -22,6 +23,7 @@ _NAME = re.compile(r"(?:jpserver|nbserver)-(\d{1,10})\.json")
 _CONNECTION_FILE = re.compile(r"kernel-[0-9a-f-]{36}\.json")
 _EVERYWHERE = ("", "0.0.0.0", "::", "*")  # noqa: S104  # compared, not bound to
 _MAX_BYTES = 64 * 1024
+_MAX_CONFIG_BYTES = 1024 * 1024
 _CONNECT_S = 2.0
 
 
@@ -49,6 +51,30 @@ def runtime_folder(environment: Mapping[str, str]) -> str:
         data = os.path.join(home, "Library", "Jupyter")
     share = environment.get("XDG_DATA_HOME") or os.path.join(home, ".local", "share")
     return os.path.join(data or os.path.join(share, "jupyter"), "runtime")
+
+
+def configures(setting: str, program: str) -> bool:
+    """Whether a config of Jupyter's names a setting, for a server of ``program``'s environment."""
+    home, prefix = os.path.expanduser("~"), os.path.dirname(os.path.dirname(program))
+    own = os.environ.get("JUPYTER_CONFIG_DIR") or os.path.join(home, ".jupyter")
+    folders = os.environ.get("JUPYTER_CONFIG_PATH", "").split(os.pathsep)
+    folders += [own, os.path.join(home, ".local", "etc", "jupyter")]
+    folders += [os.path.join(place, "etc", "jupyter") for place in (prefix, "/usr/local", "/")]
+    files = [path for folder in filter(None, folders) for path in _config_files(folder)]
+    return any(setting in _text(path) for path in files)
+
+
+def _config_files(folder: str) -> list[str]:
+    found = glob.glob(os.path.join(glob.escape(folder), "jupyter_*config.*"))
+    return found + glob.glob(os.path.join(glob.escape(folder), "jupyter_*config.d", "*.json"))
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(_MAX_CONFIG_BYTES)
+    except OSError:
+        return ""
 
 
 def environment_of(pid: int) -> dict[str, str]:

@@ -3,6 +3,9 @@
 ``sshfs -o passive`` speaks SFTP on its stdin and stdout, which are one socket of ours; the other end of
 the stream is a server process beside the hub. An outage is a stall. The stream's end ends sshfs.
 
+With a ``source``, ``alias:/folder``, sshfs logs in to the client by itself, through a tunnel that the hub
+has opened. The stream then carries nothing, and still the end of either end is the end of the mount.
+
 Nothing here may look at the mount point itself from the event loop: such a look is answered by the
 client through that very loop. What is mounted is read from the system's table instead.
 """
@@ -78,6 +81,7 @@ class _Mount:
         self.process: subprocess.Popen[bytes] | None = None
         self.stream: ByteStream | None = None
         self.said: IO[bytes] | None = None
+        self.last_words = ""  # of sshfs, once that has been closed
         self.ending: asyncio.Future[None] | None = None
 
 
@@ -111,8 +115,10 @@ class Mounts:
             mount = await self._apart(lambda: _prepare(str(params["remote"])), _PREPARE_PATIENCE_S)
             self._mounts[name] = mount
             _served.update(mount.names)
-            self._start(name, mount, [sshfs, *_arguments(params["options"], mount.path)], stream)
-            await self._await_mounted(mount)
+            source = str(params.get("source", ""))
+            words = _arguments(params["options"], source, mount.path)
+            self._start(name, mount, [sshfs, *words], stream)
+            await self._await_mounted(mount, passive=not source)
         except BaseException:
             if mount.stream is None:
                 self._driver.abandon(stream)
@@ -144,12 +150,12 @@ class Mounts:
 
         mount.stream = ByteStream(self._driver, stream, SocketEnds(ours), self._allowance, over)
 
-    async def _await_mounted(self, mount: _Mount) -> None:
+    async def _await_mounted(self, mount: _Mount, *, passive: bool) -> None:
         assert mount.process is not None
         assert mount.stream is not None
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + _MOUNT_PATIENCE_S
-        while mount.path not in mount_points() or not mount.stream.received_bytes:
+        while mount.path not in mount_points() or (passive and not mount.stream.received_bytes):
             if mount.process.poll() is not None or mount.stream.over:
                 raise _failed(mount, f"sshfs could not mount {mount.path}")
             if loop.time() > deadline_s:
@@ -309,24 +315,33 @@ def _find_sshfs(named: str) -> str:
     return found
 
 
-def _arguments(options: Any, path: str) -> list[str]:
+def _arguments(options: Any, source: str, path: str) -> list[str]:
     """Return sshfs's arguments; options were looked through by the hub and are words here."""
-    if not isinstance(options, list) or not all(
-        isinstance(option, str) and re.fullmatch(r"[a-z_]+(=[^,\\]*)?", option)
-        for option in options
+    if (
+        not isinstance(options, list)
+        or not all(
+            isinstance(option, str) and re.fullmatch(r"[A-Za-z_]+(=[^,\\]*)?", option)
+            for option in options
+        )
+        or not re.fullmatch(r"(\w[\w.@+-]*:/[^\0]*)?", source)
     ):
         raise MountError("malformed options of a mount", phase=_PHASE)
-    joined = ",".join(["passive", "fsname=sshpyk", *options])
-    return ["-f", "-o", joined, ":/", path]
+    passive = [] if source else ["passive", "fsname=sshpyk"]
+    return ["-f", "-o", ",".join([*passive, *options]), source or ":/", path]
 
 
 def _failed(mount: _Mount, what: str) -> MountError:
-    said = ""
-    if mount.said is not None:
-        mount.said.seek(0)
-        said = mount.said.read().decode("utf-8", "replace")[-_SAID_BYTES:]
+    said = _words(mount)
     advice = next((advice for words, advice in _ADVICE if words in said), "")
     return MountError(what, phase=_PHASE, said=said, advice=advice)
+
+
+def _words(mount: _Mount) -> str:
+    """Return the end of what sshfs has said; it may be over, and all be cleaned up."""
+    if mount.said is None:
+        return mount.last_words
+    said = os.pread(mount.said.fileno(), 65536, 0)
+    return said.decode("utf-8", "replace")[-_SAID_BYTES:]
 
 
 def _run_unmount(path: str, *, lazily: bool) -> bool:
@@ -365,6 +380,7 @@ def _clean(mount: _Mount) -> None:
     if mount.path and mount.path in mount_points():
         _run_unmount(mount.path, lazily=True)
     if mount.said is not None:
+        mount.last_words = _words(mount)
         mount.said.close()
         mount.said = None
     for path in reversed(mount.made):

@@ -17,7 +17,7 @@ from sshpyk.errors import SshpykError
 from sshpyk.wire.clock import now_s
 
 LEASE_S = 7 * 24 * 3600.0  # as a kernel's
-_GRACE_S = 10.0  # for kernels that are shut down
+_GRACE_S = 30.0  # for kernels and extensions that are shut down; nobody waits for it
 _KEPT_FAILURES = 20
 
 log = logging.getLogger(__name__)

@@ -235,7 +235,8 @@ def _until_closed(host: Host, owner: ServerOwner) -> ServerClosed:
     if owner.closed:
         return ServerClosed(name, server, "its tunnel was closed")
     if owner.server["keep"] or not owner.server["mine"]:
-        return ServerClosed(name, server, f"runs on; sshpyk lab {name} opens it again")
+        again = f"sshpyk lab {name} --existing {server['server_id']}"
+        return ServerClosed(name, server, f"runs on; {again} opens it again")
     if owner.link["link"] != "up":
         return ServerClosed(name, server, "ends when the host can be reached again, or by lease")
     return ServerClosed(name, server, "ends now, with its kernels")

@@ -32,9 +32,17 @@ _CONFIG_FLAGS: tuple[tuple[str, type, str], ...] = (
     ("--activate", str, "Shell lines before the kernel: 'module load cuda; conda activate x'."),
     ("--remote-command", str, "Words in front of the kernel's command: 'apptainer exec x.sif'."),
     ("--remote-kernel-pythonhome", str, "PYTHONHOME for the kernel."),
-    ("--sshd", str, "The local sshd for mounts, instead of the one on PATH."),
+    (
+        "--sshd",
+        str,
+        "The local sshd for mounts by a login from the host, instead of the one on PATH.",
+    ),
     ("--remote-sshfs", str, "The host's sshfs, instead of the one on PATH."),
-    ("--ssh-host-alias-local-on-remote", str, "This machine, as the host's ssh config names it."),
+    (
+        "--ssh-host-alias-local-on-remote",
+        str,
+        "This machine in the host's ssh config: mounts log in by it, instead of using the link.",
+    ),
 )
 
 

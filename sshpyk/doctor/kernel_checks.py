@@ -165,6 +165,7 @@ def question_for(remote: RemoteKernel) -> Question:
         folders=tuple(mount.remote for mount in mounts),
         sshfs=sshfs_program(remote),
         cwd="" if "{" in cwd else cwd,
+        alias=(remote.ssh_host_alias_local_on_remote or "") if mounts else "",
     )
 
 

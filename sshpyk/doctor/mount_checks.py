@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sshpyk.doctor.finding import Item, Mark, advice, worst
 from sshpyk.doctor.probe import HostAnswer
+from sshpyk.errors import MountError
 from sshpyk.kernelconfig import Mount, RemoteKernel
 
 DEFAULT_SSHFS = "sshfs"
@@ -38,14 +39,12 @@ def mount_items(remote: RemoteKernel, answer: HostAnswer | None) -> Iterator[Ite
         if not remote.sshfs_enabled:
             yield Item("Mount", f"{mount} (off)", Mark.INFO)
             continue
-        parts = [_local(mount)]
+        parts = [_local(mount), *_way(remote, answer)]
         if answer is not None:
             parts += _remote(mount, sshfs_program(remote), answer)
-        if remote.ssh_host_alias_local_on_remote:
-            what = "mounts only over the link yet: leave ssh_host_alias_local_on_remote out"
-            parts.append(Item("sshpyk", what, Mark.ADVICE))
-        codes = [part.code for part in parts if part.is_broken]
-        todo = advice(_REMEDIES[codes[0]]) if codes else ()
+        broken = [part for part in parts if part.is_broken]
+        codes = [part.code for part in broken]
+        todo = _todo(broken[0]) if broken else ()
         if codes and remote.mount_optional:
             parts = [replace(part, mark=Mark.ADVICE) if part.is_broken else part for part in parts]
             todo = (*todo, Item("mount_optional", "the kernel starts without it", Mark.INFO))
@@ -59,6 +58,33 @@ _REMEDIES = {
     "MOUNT-ALLOW-OTHER": "leave allow_other out, or have user_allow_other put into /etc/fuse.conf there",
     "MOUNT-POINT": "name another mount point with --mount-local-on-remote",
 }
+
+
+def _todo(part: Item) -> tuple[Item, ...]:
+    return advice(_REMEDIES[part.code]) if part.code in _REMEDIES else part.parts
+
+
+def _way(remote: RemoteKernel, answer: HostAnswer | None) -> Iterator[Item]:
+    """Yield how the files get there: over the link, or through a login by an alias of the host's."""
+    alias = remote.ssh_host_alias_local_on_remote
+    if not alias:
+        yield Item("way", "over the link", Mark.INFO)
+        return
+    # Here: only who names an alias needs them.
+    from sshpyk.hub.alias import read_route
+    from sshpyk.hub.private_sshd import find_sshd, local_user
+
+    yield Item("way", f"a login by the host's alias {alias}, to a private sshd here", Mark.INFO)
+    try:
+        yield Item("sshd", find_sshd(remote.sshd or ""), Mark.OK)
+        resolved = answer.aliases.get(alias) if answer is not None else None
+        if resolved is not None:
+            listen = read_route(alias, resolved, local_user()).listen
+            port = str(listen.port) if listen.port else "a free port"
+            yield Item("alias", f"{alias}: {listen.host}, {port}", Mark.OK)
+    except MountError as error:
+        label = "sshd" if error.code == "MOUNT-NO-SSHD" else "alias"
+        yield Item(label, error.what, Mark.BROKEN, advice(error.advice), error.code)
 
 
 def _local(mount: Mount) -> Item:

@@ -7,6 +7,7 @@ since rc files may print anything.
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from sshpyk.doctor.python_probe import (
     RemoteSpec,
     read_interpreter,
 )
+from sshpyk.ssh.config import ResolvedHost, read_resolved
 
 __all__ = [
     "Fuse",
@@ -37,7 +39,8 @@ __all__ = [
 class Question:
     """Does this interpreter run on the host, and does it know this kernel?
 
-    ``folders``: the paths to mount on, ``sshfs``: the program that does it, ``cwd``: the kernel's folder.
+    ``folders``: the paths to mount on, ``sshfs``: the program that does it, ``alias``: the host's name
+    for this machine where it logs in for that, ``cwd``: the kernel's folder.
     """
 
     python: str
@@ -45,6 +48,7 @@ class Question:
     folders: tuple[str, ...] = ()
     sshfs: str = "sshfs"
     cwd: str = ""
+    alias: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class HostAnswer:
     ``system``: ``uname -srm``. ``interpreters`` by their paths as asked. ``free_kb``: room in the home
     folder and in /tmp. ``sshfs``: program as asked -> its version, empty where there is none.
     ``folders``: mount point or working folder as asked -> its state, a word of :data:`FOLDER_STATES`.
+    ``aliases``: what the host's own ssh makes of the names that it has for this machine.
     """
 
     system: str
@@ -71,6 +76,7 @@ class HostAnswer:
     fuse: Fuse = Fuse()
     sshfs: Mapping[str, str] = field(default_factory=dict)
     folders: Mapping[str, str] = field(default_factory=dict)
+    aliases: Mapping[str, ResolvedHost] = field(default_factory=dict)
 
 
 FOLDER_STATES = (
@@ -108,6 +114,10 @@ elif [ ! -e "$f" ]; then
     w=no-parent; [ -d "$p" ] && [ -w "$p" ] && w=missing
 fi
 echo {mark} folder {index} $w
+"""
+_ALIAS = r"""
+printf '%s\n' "{mark} alias {index} $(ssh -G -- {alias} 2>/dev/null </dev/null |
+    grep -E '^(hostname|port|user|proxyjump|proxycommand) ' | tr '\n' ';')"
 """
 _SPACE = r"""
 for p in "$HOME" /tmp; do
@@ -150,6 +160,8 @@ def script_for(mark: str, questions: Iterable[Question]) -> str:
             lines.append(_SSHFS.format(mark=mark, index=index, path=_sh_word(program)))
     for index, folder in enumerate(folders):
         lines.append(_FOLDER.format(mark=mark, index=index, path=_sh_word(folder)))
+    for index, alias in enumerate(_aliases(asked)):
+        lines.append(_ALIAS.format(mark=mark, index=index, alias=shlex.quote(alias)))
     return "\n".join([*lines, f"echo {end_line(mark)}", ""])
 
 
@@ -164,6 +176,10 @@ def _folders(questions: Sequence[Question]) -> list[str]:
 
 def _programs(questions: Sequence[Question]) -> list[str]:
     return list(dict.fromkeys(question.sshfs for question in questions if question.folders))
+
+
+def _aliases(questions: Sequence[Question]) -> list[str]:
+    return list(dict.fromkeys(question.alias for question in questions if question.alias))
 
 
 def _ask_python(mark: str, index: int, python: str, kernels: Sequence[str]) -> list[str]:
@@ -187,6 +203,8 @@ class _Answer:
         self.pythons = _pythons(questions)
         self.folders = _folders(questions)
         self.programs = _programs(questions)
+        self.aliases = _aliases(questions)
+        self.resolved: dict[str, ResolvedHost] = {}
         self.system = ""
         self.fuse = Fuse()
         self.interpreters: dict[str, Interpreter] = {}
@@ -201,6 +219,7 @@ class _Answer:
             "fuse": self._read_fuse,
             "sshfs": self._read_sshfs,
             "folder": self._read_folder,
+            "alias": self._read_alias,
         }
 
     def _read_system(self, _index: int, rest: str) -> None:
@@ -224,6 +243,12 @@ class _Answer:
 
     def _read_sshfs(self, index: int, rest: str) -> None:
         self.sshfs[self.programs[index]] = rest.strip()
+
+    def _read_alias(self, index: int, rest: str) -> None:
+        alias = self.aliases[index]
+        if rest.strip():  # else there is no ssh, or one that refuses its config
+            with contextlib.suppress(ValueError):
+                self.resolved[alias] = read_resolved(alias, rest.replace(";", "\n"))
 
     def _read_folder(self, index: int, rest: str) -> None:
         self.states[self.folders[index]] = rest
@@ -249,4 +274,5 @@ def read_answer(mark: str, questions: Sequence[Question], output: str) -> HostAn
         answer.fuse,
         answer.sshfs,
         answer.states,
+        answer.resolved,
     )

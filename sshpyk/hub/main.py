@@ -19,6 +19,7 @@ from sshpyk.hub.login import LOGIN_IDLE_S
 from sshpyk.hub.mounts import Mounts
 from sshpyk.hub.network import network_watched
 from sshpyk.hub.server import Server
+from sshpyk.hub.ways_back import WaysBack
 from sshpyk.ssh.command import SshTarget
 from sshpyk.wire.clock import now_s
 from sshpyk.wire.journal import Journal, read_journal
@@ -42,6 +43,7 @@ async def live(target: SshTarget, path: str, *, umask: int = 0o022) -> None:
     mounts = Mounts(host, umask)
     kernels = Kernels(host, mounts)
     server = Server(host, kernels)
+    mounts.ways_back = WaysBack(host, server.tunnels, umask)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.quit.set)
@@ -49,18 +51,19 @@ async def live(target: SshTarget, path: str, *, umask: int = 0o022) -> None:
     if noted is not None:
         log.warning("taking over from a hub that was killed")
         loop.call_later(ADOPTION_S, lambda: asyncio.ensure_future(kernels.end_orphans()))
+        loop.call_later(ADOPTION_S, server.servers.release_orphans)
     with network_watched(host.network_changed):
         await _until_idle(server, host)
     log.info("leaving")
     listener.close()
     with contextlib.suppress(FileNotFoundError):  # asyncio removes it itself from 3.13 on
         os.unlink(path)
-    server.tunnels.close_all()
     server.mounts.close_all()
     with contextlib.suppress(asyncio.TimeoutError):
         await asyncio.wait_for(kernels.stop_all(), _STOP_PATIENCE_S)
     with contextlib.suppress(asyncio.TimeoutError):
         await asyncio.wait_for(mounts.close(), _STOP_PATIENCE_S)
+    server.tunnels.close_all()  # last: a mount that logs in from the host comes through one
     await host.leave("the hub leaves")
     kernels.close()
     journal.remove()

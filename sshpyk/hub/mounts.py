@@ -20,6 +20,7 @@ from typing import Any
 
 from sshpyk.errors import MountError, SshpykError
 from sshpyk.hub.host import HostLink
+from sshpyk.hub.ways_back import WaysBack, hold_until_eof
 from sshpyk.mounts.options import sort_options
 from sshpyk.wire.bytestream import Allowance, ByteStream, SocketEnds
 
@@ -34,12 +35,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class MountRequest:
-    """A local folder, where the host is to have it, sshfs's options, and an odd path of its program."""
+    """A local folder, where the host is to have it, sshfs's options, and an odd path of its program.
+
+    With an ``alias`` of the host's ssh config, sshfs logs in by that (:mod:`.ways_back`), to ``sshd``.
+    """
 
     local: str
     remote: str
     options: tuple[str, ...] = ()
     sshfs: str = ""
+    alias: str = ""
+    sshd: str = ""
 
     @classmethod
     def from_record(cls, record: Any) -> MountRequest:
@@ -47,9 +53,15 @@ class MountRequest:
         if not isinstance(record, dict) or not isinstance(record.get("options"), list):
             raise TypeError("a malformed request for a mount")
         texts = [record.get(name) for name in ("local", "remote", "sshfs")]
+        texts += [record.get(name, "") for name in ("alias", "sshd")]
         if not all(isinstance(text, str) for text in (*texts, *record["options"])):
             raise TypeError("a malformed request for a mount")
-        return cls(str(texts[0]), str(texts[1]), tuple(record["options"]), str(texts[2]))
+        return cls(str(texts[0]), str(texts[1]), tuple(record["options"]), *map(str, texts[2:]))
+
+    @property
+    def way_back(self) -> tuple[str, str]:
+        """What the way back is known by."""
+        return self.alias, self.sshd
 
     def __str__(self) -> str:
         return f"{self.local}:{self.remote}"
@@ -103,6 +115,7 @@ class Mounts:
         self._to_tidy = host.took_over  # the agent has mounts of a hub that is dead, or had ours
         self._leaving: list[_Mounted] = []
         self._given_up: list[int] = []
+        self.ways_back: WaysBack | None = None  # set by whoever has the tunnels
         self.on_ended: Callable[[str, SshpykError], None] = lambda user, error: None
 
     @property
@@ -191,6 +204,8 @@ class Mounts:
             self._take_down_if_unused(mounted)
         if self._tasks:
             await asyncio.wait(set(self._tasks))
+        if self.ways_back is not None:
+            await self.ways_back.wait_closed()
 
     def hold_again(
         self, user: str, requests: Sequence[MountRequest], *, takeover: bool = False
@@ -305,34 +320,49 @@ class Mounts:
             options = sort_options(request.options)
         except ValueError as error:
             raise MountError(str(error), phase=_PHASE) from error
+        self._host.phase = f"mounting {request}"
+        told: dict[str, Any] = {"options": options.for_sshfs}
+        if request.alias:
+            assert self.ways_back is not None
+            place = os.path.abspath(local), options
+            told = await self.ways_back.open(mounted.mount_id, request.way_back, place)
         words = [*(["--ro"] if options.read_only else [])]
         words += ["--follow-symlinks"] if options.follow_symlinks else []
-        self._host.phase = f"mounting {request}"
-        number = self._serve(mounted, [local, *words])
-        await self._host.rpc.call(
-            "mount",
-            mount=mounted.mount_id,
-            stream=number,
-            remote=request.remote,
-            sshfs=request.sshfs,
-            options=options.for_sshfs,
-            takeover=mounted.takeover,
-        )
+        told["stream"] = self._serve(mounted, [local, *words])
+        try:
+            await self._host.rpc.call(
+                "mount",
+                mount=mounted.mount_id,
+                remote=request.remote,
+                sshfs=request.sshfs,
+                takeover=mounted.takeover,
+                **told,
+            )
+        except MountError as error:
+            if self.ways_back is not None and request.alias:
+                self.ways_back.explain(request.way_back, error)
+            raise
         log.info("mounted %s", request)
 
     def _serve(self, mounted: _Mounted, words: Sequence[str]) -> int:
-        """Start the server and join it to a stream; return the stream's number."""
+        """Start the server and join it to a stream; return the stream's number.
+
+        Where sshfs logs in by itself the stream only tells each end that the other is there.
+        """
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                mounted.server = subprocess.Popen(
-                    [sys.executable, "-m", "sshpyk.mounts.server", *words],
-                    cwd="/",
-                    stdin=theirs.fileno(),
-                    stdout=theirs.fileno(),
-                    umask=self._umask,
-                    start_new_session=True,
-                )
+                if mounted.request.alias:
+                    hold_until_eof(theirs.dup())
+                else:
+                    mounted.server = subprocess.Popen(
+                        [sys.executable, "-m", "sshpyk.mounts.server", *words],
+                        cwd="/",
+                        stdin=theirs.fileno(),
+                        stdout=theirs.fileno(),
+                        umask=self._umask,
+                        start_new_session=True,
+                    )
             except OSError as error:
                 ours.close()
                 raise MountError(
@@ -379,6 +409,8 @@ class Mounts:
             self._leaving.remove(mounted)
 
     async def _end(self, mounted: _Mounted) -> None:
+        if self.ways_back is not None:
+            self.ways_back.close(mounted.mount_id)
         mounted.ending = True
         if mounted.stream is not None:
             mounted.stream.abort()

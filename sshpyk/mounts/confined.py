@@ -148,7 +148,7 @@ class Folder:
         how = _open_flags(flags)
         writes = bool(flags & (OPEN_WRITE | OPEN_APPEND))
         if how != os.O_RDONLY:
-            self._may_write()
+            self._may_write(path)
         mode = _NEW_FILE if wanted.permissions is None else wanted.permissions & _PERMISSIONS
         with self._place(path, follow=not flags & OPEN_EXCLUSIVE) as place:
             # To open a device can do something to it: look first, unless it must be new.
@@ -171,7 +171,7 @@ class Folder:
 
     def change(self, path: bytes, wanted: Attributes, *, follow: bool) -> None:
         """Change the attributes that ``wanted`` names."""
-        self._may_write()
+        self._may_write(path)
         with self._place(path, follow=follow) as place:
             if wanted.owner is not None or wanted.permissions is not None:
                 _check(wanted, _status_at(place))
@@ -257,13 +257,13 @@ class Folder:
 
     def _named(self, path: bytes) -> Place:
         """Return a place whose name may be made, moved or removed."""
-        self._may_write()
+        self._may_write(path)
         place = self._place(path, follow=False)
         if place.is_root:
             raise refusal(errno.EPERM)
         return place
 
-    def _may_write(self) -> None:
+    def _may_write(self, path: bytes) -> None:
         if self.rights.read_only:
             raise refusal(errno.EROFS)
 

@@ -1,11 +1,13 @@
 """Which options a mount may have, and which end each of them is for.
 
 The names are sshfs's own. Those that are about an ssh connection of sshfs's own mean nothing on the
-link: they are accepted, because kernels made for sshpyk 1.x name them, and left out.
+link: they are accepted, because kernels made for sshpyk 1.x name them, and left out. Where sshfs does
+log in by itself, three of them count; the others would let an outage end the mount.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -33,26 +35,32 @@ _WITH_VALUE = {
     *("attr_timeout", "entry_timeout", "negative_timeout", "ac_attr_timeout", "max_conns"),
     *("idmap", "uid", "gid", "umask", "max_read", "max_write", "workaround"),
 }
-_ABOUT_SSH = {"compression", "reconnect", "cipher", "ServerAliveInterval", "ServerAliveCountMax"}
-_ABOUT_SSH |= {"Compression", "Ciphers", "delay_connect", "sshfs_sync", "sshfs_debug"}
+_OF_A_LOGIN = {"compression", "Compression", "Ciphers"}
+_ABOUT_SSH = {"reconnect", "cipher", "ServerAliveInterval", "ServerAliveCountMax", *_OF_A_LOGIN}
+_ABOUT_SSH |= {"delay_connect", "sshfs_sync", "sshfs_debug"}
+_VALUE_OF_LOGIN = re.compile(r"[A-Za-z0-9@.+-]+")
 # Files belong to whoever mounts, as far as programs there can see: else git calls them "dubious".
 _DEFAULTS = {"idmap": "user"}
 
 
 class MountOptions(NamedTuple):
-    """What each end is told."""
+    """What each end is told; ``for_login`` where sshfs logs in by itself."""
 
     read_only: bool
     follow_symlinks: bool
     for_sshfs: list[str]
+    for_login: list[str]
 
 
 def sort_options(options: Iterable[str]) -> MountOptions:
     """Return what each end is told. Raises ValueError for an option that is not on the list."""
     wanted: dict[str, str | None] = dict(_DEFAULTS)
+    for_login = []
     for option in options:
         name, equals, value = option.partition("=")
         if name in _ABOUT_SSH:
+            if name in _OF_A_LOGIN and _VALUE_OF_LOGIN.fullmatch(value):
+                for_login.append(option)
             continue
         if name not in (_WITH_VALUE if equals else _FOR_BOTH | _FOR_SSHFS):
             raise ValueError(_refusal(name, has_value=bool(equals)))
@@ -60,7 +68,7 @@ def sort_options(options: Iterable[str]) -> MountOptions:
             raise ValueError(f"the value of {name} has a comma, a backslash or a newline")
         wanted[name] = value if equals else None
     words = [name if value is None else f"{name}={value}" for name, value in wanted.items()]
-    return MountOptions("ro" in wanted, "follow_symlinks" in wanted, words)
+    return MountOptions("ro" in wanted, "follow_symlinks" in wanted, words, for_login)
 
 
 def _refusal(name: str, *, has_value: bool) -> str:

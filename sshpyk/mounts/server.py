@@ -1,8 +1,10 @@
 """The process that serves one folder: SFTP on its stdin and stdout, until they end.
 
 ``python -m sshpyk.mounts.server FOLDER [--ro] [--follow-symlinks]``, started by the hub for each
-mount; ``sftp -D`` and ``sshfs -o passive`` can be put in front of it by hand. Exit codes: 0 the client
-has left, 1 the client sent what is no SFTP, 2 the folder cannot be served.
+mount; ``sftp -D`` and ``sshfs -o passive`` can be put in front of it by hand. With ``--offers FILE`` it
+is the forced command of a private sshd: whoever has logged in chooses one of the folders that the file
+lists (:mod:`.offers`), if their key may (:mod:`.keys`). Exit codes: 0 the client has left, 1 the client
+sent what is no SFTP, 2 nothing can be served.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from collections.abc import Sequence
 
 from . import landlock
 from .confined import Folder, Rights
+from .keys import refused_because
+from .offers import SUBSYSTEM, OfferedFolder, read_offers
 from .session import Buffers, Session
 from .sftp import SftpProtocolError
 
@@ -184,11 +188,18 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m sshpyk.mounts.server",
         description="Serve one folder, and nothing outside it, as SFTP on stdin and stdout.",
     )
-    parser.add_argument("folder", help="what the client sees as /")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("folder", nargs="?", help="what the client sees as /")
+    what.add_argument("--offers", metavar="FILE", help="folders to choose from, for a private sshd")
     parser.add_argument("--ro", action="store_true", help="refuse every change")
     parser.add_argument(
         "--follow-symlinks", action="store_true", help="follow symbolic links, inside only"
     )
+    parser.add_argument(
+        "--authorized", action="append", default=[], help="a file of keys that may log in"
+    )
+    parser.add_argument("--log", help="a file to say it in too: nobody may read stderr")
+    parser.add_argument("--umask", type=_octal, help="of new files, in octal")
     parser.add_argument(
         "--no-landlock", action="store_true", help="without the kernel's help (for tests)"
     )
@@ -196,25 +207,88 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _octal(text: str) -> int:
+    return int(text, 8)
+
+
+class NotServed(Exception):
+    """Nothing is served to this client; the text says why."""
+
+
+def _check_login(authorized: Sequence[str]) -> None:
+    """Raise NotServed for whoever wants no SFTP, and for a key that was given away for less."""
+    if os.environ.get("SSH_ORIGINAL_COMMAND") != SUBSYSTEM:
+        raise NotServed("only SFTP is served here")
+    login = os.environ.get("SSH_USER_AUTH", "")
+    with contextlib.ExitStack() as stack:
+        try:
+            used = _text_of(login)
+            stack.callback(_forget, login)  # sshd leaves it behind when it is killed
+        except OSError as error:
+            raise NotServed("sshd does not say which key has logged in") from error
+        known = []
+        for path in authorized:
+            with contextlib.suppress(OSError):
+                known.append(_text_of(path))
+        if reason := refused_because(used, "\n".join(known)):
+            raise NotServed(reason)
+
+
+def _text_of(path: str) -> str:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()
+
+
+def _forget(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+def _open(options: argparse.Namespace) -> Folder:
+    """Return what is served; the kernel keeps us inside as soon as that is one folder."""
+
+    def keep_inside(folder: Folder) -> None:
+        read_only = folder.rights.read_only
+        if options.no_landlock or not landlock.confine(folder.root_fd, read_only=read_only):
+            log.info("without Landlock: the walk alone confines")
+
+    try:
+        if options.offers:
+            _check_login(options.authorized)
+            return OfferedFolder(read_offers(options.offers), keep_inside)
+        rights = Rights(read_only=options.ro, follow_symlinks=options.follow_symlinks)
+        folder = Folder(options.folder, rights)
+    except OSError as error:
+        place = options.folder or error.filename
+        raise NotServed(f"cannot serve {place}: {error.strerror}") from error
+    except ValueError as error:
+        raise NotServed(str(error)) from error
+    keep_inside(folder)
+    return folder
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve the folder that the command line names."""
+    """Serve what the command line names."""
     options = _arguments(argv)
     logging.basicConfig(
         level=logging.DEBUG if options.verbose else logging.WARNING,
         format="sshpyk.mounts.server: %(message)s",
     )
-    rights = Rights(read_only=options.ro, follow_symlinks=options.follow_symlinks)
-    try:
-        folder = Folder(options.folder, rights)
-    except OSError as error:
-        log.error("cannot serve %s: %s", options.folder, error.strerror)
-        return 2
+    if options.log:
+        with contextlib.suppress(OSError):
+            logging.getLogger().addHandler(logging.FileHandler(options.log))
+    if options.umask is not None:
+        os.umask(options.umask)
     time.localtime()  # reads the time zone's file, while files can be read
-    session = Session(folder, most_handles=_more_descriptors())
     for fd in (sys.stdin.fileno(), sys.stdout.fileno()):
         _widen(fd)
-    if options.no_landlock or not landlock.confine(folder.root_fd, read_only=options.ro):
-        log.info("without Landlock: the walk alone confines")
+    most_handles = _more_descriptors()
+    try:
+        folder = _open(options)
+    except NotServed as reason:
+        log.error("%s", reason)
+        return 2
+    session = Session(folder, most_handles=most_handles)
     try:
         serve(session, Pipes(sys.stdin.fileno(), sys.stdout.fileno()))
     except SftpProtocolError as error:

@@ -7,9 +7,11 @@ When the host says that a server has ended, whoever holds it is told.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from sshpyk.errors import LaunchTimeout, ServerError, SshpykError, Unreachable
@@ -21,6 +23,8 @@ STARTING = "starting the server"
 _LOOK_S = 1.0
 _TELL_S = 0.2
 _STOP_GRACE_S = 5.0
+_LOG_HEAD = re.compile(r"^\[\w [^\]]*\] ")  # [I 2026-11-21 14:00:00.000 ServerApp]
+_SHOWN = 60  # characters of its latest line
 # What the one who starts a server may say of it; the rest of a request is for the hub.
 _ASKED = ("server_id", "app", "folder", "python", "known", "args", "activate", "wrapper", "keep")
 
@@ -37,6 +41,7 @@ class Servers:
     def __init__(self, host: HostLink) -> None:
         self._host = host
         self._held: dict[str, list[Told]] = {}
+        self._starting: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         host.operations["server_ended"] = self._ended
         lost, replaced = host.on_lost_link, host.on_agent_replaced
@@ -65,6 +70,7 @@ class Servers:
         if not request.get("start"):
             keep = bool(request.get("keep"))
             return await self._call("open_server", server_id=request["server_id"], keep=keep)
+        self._starting.add(request["server_id"])
         try:
             asked = {name: request[name] for name in _ASKED if name in request}
             activate_s = request["timeout_s"]
@@ -74,6 +80,8 @@ class Servers:
         except BaseException:
             self._stop(request["server_id"])
             raise
+        finally:
+            self._starting.discard(request["server_id"])
 
     async def _call(self, op: str, **params: Any) -> Params:
         try:
@@ -107,7 +115,7 @@ class Servers:
             answer = await self._call(
                 "server_progress", server_id=request["server_id"], wait_s=_LOOK_S
             )
-            said = "".join(answer["said"])
+            said = _LOG_HEAD.sub("", "".join(answer["said"]))[:_SHOWN]
             if answer["ready"]:
                 return
             tell(f"{STARTING}: {said}" if said else STARTING)
@@ -137,6 +145,23 @@ class Servers:
                 del self._held[server_id]
                 self._host.rpc.notify("release_server", server_id=server_id)
 
+    def release_orphans(self) -> None:
+        """Release what the hub before us showed, and whose commands were killed with it."""
+        self._spawn(self._release_orphans())
+
+    async def _release_orphans(self) -> None:
+        with contextlib.suppress(SshpykError):  # nobody can be asked: the lease ends them
+            listed = await self._call("servers", owner=owner())
+            for server in listed["servers"]:
+                server_id = server["server_id"]
+                if server["mine"] and server_id not in {*self._held, *self._starting}:
+                    self._host.rpc.notify("release_server", server_id=server_id)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def _ended(self, params: Params) -> Params:
         status, server_id = params.get("status"), str(params["server_id"])
         how = f"with status {status}"
@@ -158,9 +183,7 @@ class Servers:
     def _doubt(self, error: SshpykError | None) -> None:
         """The agent was replaced or the host rebooted: see which servers are still there."""
         if self._held:
-            task = asyncio.ensure_future(self._see_what_is_left(error))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._spawn(self._see_what_is_left(error))
 
     async def _see_what_is_left(self, error: SshpykError | None) -> None:
         while not self._host.is_up:  # the tunnels to them see to it

@@ -13,7 +13,7 @@ import secrets
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from sshpyk.errors import SshpykError, TunnelError
 from sshpyk.hub.host import HostLink
@@ -32,6 +32,16 @@ _LISTEN_AGAIN_TRIES, _LISTEN_AGAIN_PAUSE_S = 25, 0.2
 log = logging.getLogger(__name__)
 
 
+class Target(Protocol):
+    """Where connections go: an :class:`Endpoint`, or whatever else gives a socket for each."""
+
+    async def connect(self) -> socket.socket:
+        """Return a connected socket. Raises OSError."""
+
+    def to_record(self) -> dict[str, Any]:
+        """Return the members of the Endpoint that is shown to people."""
+
+
 @dataclass(frozen=True)
 class TunnelRequest:
     """What is asked for: connections to ``listen`` go to ``target``.
@@ -42,7 +52,7 @@ class TunnelRequest:
     """
 
     listen: Endpoint
-    target: Endpoint
+    target: Target
     python: str
     reverse: bool = False
     any_port: bool = False

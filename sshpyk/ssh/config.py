@@ -129,6 +129,11 @@ def _kill_group(leader_pid: int) -> None:
         os.killpg(leader_pid, signal.SIGKILL)
 
 
+def read_resolved(host: str, text: str) -> ResolvedHost:
+    """Return what ``ssh -G host`` printed, wherever it ran."""
+    return _record(host, _fields(text))
+
+
 def _fields(text: str) -> dict[str, str]:
     """Read ``keyword value`` lines; of a repeated keyword the first value, as everywhere in ssh."""
     fields: dict[str, str] = {}

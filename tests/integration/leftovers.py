@@ -96,4 +96,6 @@ def _is_ours(path: str, kind: str) -> bool:
     in_sshpyk_folder = path.startswith("/tmp/sshpyk-") or "/.local/state/" in path
     # What a kernel's log is about lies beside it.
     is_log = path.endswith(".log") or "/.local/state/sshpyk/kernels/" in path
-    return not (in_sshpyk_folder and (kind == "dir" or is_log))
+    # The key by which hosts know this machine is kept, so that they still do.
+    is_kept = is_log or path.endswith("/.local/state/sshpyk/mounts/host_key")
+    return not (in_sshpyk_folder and (kind == "dir" or is_kept))

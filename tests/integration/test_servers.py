@@ -218,7 +218,7 @@ _NO_QUESTIONS = '{"fetchNews": "false", "checkForUpdates": false}'
     [
         (12, 250),
         pytest.param(SHOWN_CUT_S, 600, marks=pytest.mark.slow),
-        # Jupyter closes a websocket whose pong is 90 s late; the page connects again by itself.
+        # By itself, Jupyter closes a websocket whose pong is 90 s late.
         pytest.param(120, 1500, marks=pytest.mark.slow),
     ],
 )
@@ -235,7 +235,7 @@ def test_f01_remote_jupyterlab_in_the_browser_across_a_cut(
     config = f"Host {HOST}\n    User {account}\n{door.ssh_config}"
     with (
         hub_of(lab, HOST, tmp_path / "ssh_config", config) as hub,
-        lab_of(hub, "--prefix", REMOTE_PREFIX) as shown,
+        lab_of(hub) as shown,
     ):
         server = Server(
             f"http://localhost:{shown.port}", shown.server["token"], tmp_path, here.log_file

@@ -103,10 +103,25 @@ def test_an_option_that_no_mount_may_have_is_refused(config: dict[str, Any]):
         launch_record(RemoteKernel.from_config(config), "/run/c.json", caller())
 
 
-def test_mounts_through_a_local_sshd_are_refused_in_words(config: dict[str, Any]):
-    config["mount_local_on_remote"] = ["~/data:~/data"]
+def test_mounts_through_a_login_from_the_host_name_alias_and_sshd(config: dict[str, Any]):
+    """As sshpyk 1.x has written them, and in the form of the versions before."""
+    config["sshd"] = "/opt/sbin/sshd"
+    config["remote_sshfs"] = "/opt/bin/sshfs"
     config["ssh_host_alias_local_on_remote"] = "laptop"
-    with pytest.raises(InvalidInput, match="not supported yet") as caught:
+    config["mount_local_on_remote"] = [["/data", "~/data", ""], "/code:~/code:ro"]
+    launch = launch_record(RemoteKernel.from_config(config), "/run/c.json", caller())["launch"]
+    expected = {"sshfs": "/opt/bin/sshfs", "alias": "laptop", "sshd": "/opt/sbin/sshd"}
+    assert launch["mounts"] == [
+        {"local": "/data", "remote": "~/data", "options": [], **expected},
+        {"local": "/code", "remote": "~/code", "options": ["ro"], **expected},
+    ]
+
+
+@pytest.mark.parametrize("alias", ["lap top", "a,b", "a:b", "a/b", ".a"])
+def test_an_alias_that_cannot_be_is_refused(config: dict[str, Any], alias: str):
+    config["mount_local_on_remote"] = ["/data:~/data"]
+    config["ssh_host_alias_local_on_remote"] = alias
+    with pytest.raises(InvalidInput, match="cannot be a host of an ssh config") as caught:
         launch_record(RemoteKernel.from_config(config), "/run/c.json", caller())
     assert caught.value.host == "me@gpu1:2222"
 

@@ -333,10 +333,9 @@ async def test_an_ssh_that_is_not_there_fails_the_launch_before_anything_starts(
 
 @in_loop
 async def test_mounts_fail_the_launch_in_words(stage: Stage):
-    stage.config["mount_local_on_remote"] = ["~/d:~/d"]
-    stage.config["ssh_host_alias_local_on_remote"] = "laptop"
+    stage.config["mount_local_on_remote"] = ["~/d:~/d:suid"]
     stage.stand_in(READY)
-    with pytest.raises(InvalidInput, match="not supported yet"):
+    with pytest.raises(InvalidInput, match="suid is not an option"):
         await stage.launched()
 
 

@@ -185,7 +185,7 @@ _ECHO_WEBSOCKET = """
 import asyncio, tornado.httpserver, tornado.netutil, tornado.web, tornado.websocket
 class Echo(tornado.websocket.WebSocketHandler):
     def on_message(self, message):
-        self.write_message(message)
+        self.write_message(message, binary=isinstance(message, bytes))
 async def main():
     application = tornado.web.Application([("/", Echo)])
     (listening,) = tornado.netutil.bind_sockets(0, "127.0.0.1")

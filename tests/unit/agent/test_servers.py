@@ -380,6 +380,33 @@ def test_the_socket_is_ours_unless_an_address_was_named(args: list[str], has_soc
     assert argv[len(argv) - len(args) :] == args
 
 
+def test_the_network_may_be_away_for_long_unless_the_user_has_other_tornado_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_CONFIG_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    launch = Launcher(["x"], str(tmp_path / "env/bin/python"))
+
+    def is_set(*args: str) -> bool:
+        argv = server_argv(launch, "/f", "", list(args))
+        return '--ServerApp.tornado_settings={"ws_ping_timeout": 604800000}' in argv
+
+    assert is_set()
+    assert not is_set("--ServerApp.tornado_settings={}")
+    config = tmp_path / "env/etc/jupyter/jupyter_server_config.d/x.json"
+    config.parent.mkdir(parents=True)
+    config.write_text('{"ServerApp": {}}')
+    assert is_set()
+    config.write_text('{"ServerApp": {"tornado_settings": {}}}')
+    assert not is_set()
+    config.unlink()
+    own = tmp_path / "home/.jupyter/jupyter_server_config.py"
+    own.parent.mkdir(parents=True)
+    own.write_text("c.ServerApp.tornado_settings = {'headers': {}}")
+    assert not is_set()
+
+
 def test_runtime_folder_is_jupyters():
     assert runtime_folder({"JUPYTER_RUNTIME_DIR": "/r"}) == "/r"
     assert runtime_folder({"JUPYTER_DATA_DIR": "/d"}) == "/d/runtime"

@@ -84,6 +84,16 @@ def test_places_that_only_configuration_names(tmp_path: Path) -> None:
     assert {str(path) for path in (listed, in_rc, below_rc, in_condarc, work)} <= prefixes
 
 
+def test_jupyter_applications_of_an_environment(tmp_path: Path) -> None:
+    prefix = environment(tmp_path / "venvs/lab", ipykernel=False)
+    packages = prefix / "lib" / "python{}.{}".format(*VERSION.split(".")) / "site-packages"
+    for name in ("jupyterlab", "jupyter_server"):
+        (packages / name).mkdir(parents=True)
+        (packages / name / "__init__.py").touch()
+    found = in_home(tmp_path, found_in(tmp_path).environments)
+    assert found["venvs/lab/bin/python"].apps == ("jupyterlab", "jupyter_server")
+
+
 def test_environment_that_is_found_twice_is_one(tmp_path: Path) -> None:
     prefix = environment(tmp_path / "miniconda3/envs/ml", conda=True)
     (tmp_path / ".conda").mkdir()

@@ -8,7 +8,9 @@ import pytest
 from sshpyk.doctor.finding import Item, Mark
 from sshpyk.doctor.mount_checks import mount_items
 from sshpyk.doctor.probe import FOLDER_STATES, Fuse, HostAnswer
+from sshpyk.hub import private_sshd
 from sshpyk.kernelconfig import Mount, RemoteKernel
+from sshpyk.ssh.config import read_resolved
 
 FUSE = Fuse("usable", allow_other=True, fusermount="/usr/bin/fusermount3")
 
@@ -54,6 +56,62 @@ def test_all_is_there(tmp_path: Path) -> None:
 )
 def test_what_is_missing_has_a_code(tmp_path: Path, answer: dict[str, Any], code: str) -> None:
     assert broken(look(tmp_path, **answer)) == [code, code]  # of the mount, and of its line
+
+
+def through(alias: str, answer: HostAnswer | None, folder: Path) -> dict[str, Item]:
+    remote = RemoteKernel(
+        *("gpu1", "python3"),
+        remote_python="python3",
+        mount_local_on_remote=(Mount(str(folder), "~/m"),),
+        ssh_host_alias_local_on_remote=alias,
+    )
+    (item,) = mount_items(remote, answer)
+    return {part.label: part for part in item.parts}
+
+
+def answer_of(alias: str, said: str) -> HostAnswer:
+    resolved = read_resolved(alias, said)
+    facts: dict[str, Any] = {"fuse": FUSE, "sshfs": {"sshfs": "3"}, "folders": {"~/m": "missing"}}
+    return HostAnswer("Linux 6", {}, aliases={alias: resolved}, **facts)
+
+
+@pytest.fixture
+def _sshd(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(private_sshd, "find_sshd", lambda named: named or "/usr/sbin/sshd")
+
+
+@pytest.mark.usefixtures("_sshd")
+@pytest.mark.parametrize(
+    ("hostname", "user", "code"),
+    [
+        ("localhost", "", ""),
+        ("laptop", "", "MOUNT-NO-ALIAS"),
+        ("192.0.2.7", "", "MOUNT-ALIAS-NOT-LOOPBACK"),
+        ("localhost", "somebody-else", "MOUNT-ALIAS-USER"),
+    ],
+)
+def test_an_alias_of_the_hosts_is_looked_at(
+    tmp_path: Path, hostname: str, user: str, code: str
+) -> None:
+    user = user or private_sshd.local_user()
+    said = f"hostname {hostname}\nuser {user}\nport 2222\n"
+    items = through("laptop", answer_of("laptop", said), tmp_path)
+    assert items["way"].mark is Mark.INFO
+    assert "laptop" in items["way"].value
+    assert items["sshd"].mark is Mark.OK
+    assert items["alias"].code == code
+    assert items["alias"].is_broken is bool(code)
+
+
+def test_a_missing_sshd_is_found_without_an_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(private_sshd, "_SBIN", ())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    items = through("laptop", None, tmp_path)
+    assert items["sshd"].code == "MOUNT-NO-SSHD"
+    assert "--sshd" in items["advice"].value
+    assert through("", None, tmp_path)["way"].value == "over the link"
 
 
 def test_what_is_missing_is_advice_where_the_kernel_starts_without_it(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from sshpyk.doctor.probe import HostAnswer, Question, end_line, read_answer, scr
 from sshpyk.ssh.script import REMOTE_COMMAND
 from tests.unit.fake_home import LOCAL, put
 
+SSH = shutil.which("ssh")
 LOGIN_SHELLS = [
     shell for shell in ("bash", "dash", "zsh", "fish", "csh", "tcsh") if shutil.which(shell)
 ]
@@ -52,6 +54,25 @@ def test_interpreters_that_do_not_work(shell: str, home: Path) -> None:
     assert all(answer.interpreters[python].reason for python in pythons)
     assert answer.interpreters["/no/python"].reason == "was not found"
     assert not (home / "pwned").exists()
+
+
+@pytest.mark.skipif(not SSH, reason="no ssh here")
+@pytest.mark.parametrize("shell", SHELLS)
+def test_an_alias_is_what_the_hosts_ssh_makes_of_it(shell: str, home: Path) -> None:
+    folder = home / "with-ssh"
+    folder.mkdir()
+    (home / "config").write_text("Host laptop\n HostName localhost\n Port 2222\n User me\n")
+    # ssh looks for its config in the home folder that the system knows.
+    (folder / "ssh").write_text(f'#!/bin/sh\nexec {SSH} -F {home}/config "$@"\n')
+    (folder / "ssh").chmod(0o755)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+        answer = ask(
+            shell, Question("/no", "k", alias="laptop"), Question("/no", "k", alias="$(x)")
+        )
+    found = answer.aliases["laptop"]
+    assert (found.hostname, found.port, found.user) == ("localhost", 2222, "me")
+    assert "$(x)" not in answer.aliases or answer.aliases["$(x)"].hostname == "$(x)"
 
 
 @pytest.mark.parametrize("shell", LOGIN_SHELLS)

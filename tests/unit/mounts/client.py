@@ -98,9 +98,13 @@ class Client:
         self.session.close()
         self._folder.close()
 
+    def exchange(self, data: bytes) -> list[bytes]:
+        """Send whole packets and return the replies. Raises SftpProtocolError when that is the end."""
+        return feed(self.session, data)
+
     def ask(self, kind: int, body: bytes) -> bytes:
         """Send a request and return its reply: type, id and the rest, without the length."""
-        (reply,) = feed(self.session, packet(kind, body))
+        (reply,) = self.exchange(packet(kind, body))
         (length,) = struct.unpack_from(">I", reply)
         assert length == len(reply) - 4
         assert reply[5:9] == u32(7)

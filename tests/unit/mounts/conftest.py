@@ -7,6 +7,7 @@ import pytest
 
 from sshpyk.mounts.confined import Rights
 from tests.unit.mounts.client import Client
+from tests.unit.mounts.ways import OBJECT, Stage
 
 Serve = Callable[..., Client]
 
@@ -18,13 +19,40 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Stage]]:
+    """The stage of a module's tests, once one has needed it."""
+    made: list[Stage] = []
+    yield made
+    for stage in made:
+        stage.close()
+
+
 @pytest.fixture
-def serve(root: Path) -> Iterator[Serve]:
-    """Return a function that serves ``root`` with the rights named."""
+def stage(stages: list[Stage], tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Stage]:
+    """Return a function that returns the module's stage."""
+
+    def get() -> Stage:
+        if not stages:
+            stages.append(Stage(tmp_path_factory.mktemp("stage")))
+        return stages[0]
+
+    return get
+
+
+@pytest.fixture
+def serve(
+    root: Path, stage: Callable[[], Stage], request: pytest.FixtureRequest
+) -> Iterator[Serve]:
+    """Return a function that serves ``root`` with the rights named, in the way of ``ways.py``."""
     clients: list[Client] = []
+    way = getattr(request, "param", OBJECT)
 
     def begin(*, most_handles: int = 64, **rights: bool) -> Client:
-        clients.append(Client(root, Rights(**rights), most_handles=most_handles))
+        if way == OBJECT:
+            clients.append(Client(root, Rights(**rights), most_handles=most_handles))
+        else:
+            clients.append(stage().client(way, root, Rights(**rights)))
         return clients[-1]
 
     yield begin

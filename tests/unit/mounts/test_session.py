@@ -6,7 +6,7 @@ import os
 import shutil
 import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -41,6 +41,7 @@ from tests.unit.mounts.client import (
 )
 from tests.unit.mounts.conftest import Serve
 from tests.unit.mounts.test_confined import SECRET, fingerprint
+from tests.unit.mounts.ways import EVERY_FAR_SERVER, Stage
 
 
 @pytest.fixture
@@ -313,6 +314,9 @@ def _no_tree_left() -> Iterator[None]:
     shutil.rmtree(BASE, ignore_errors=True)
 
 
+HOST = settings(FUZZ, max_examples=15)  # by another process: an example takes as long as a login
+
+
 @pytest.mark.parametrize("follow", [False, True], ids=["shown", "followed"])
 @given(asked=requests)
 @example(asked=[(20, strings(b"../outside", b"b")), (11, strings(b"b")), (12, strings(u64(1)))])
@@ -320,13 +324,31 @@ def _no_tree_left() -> Iterator[None]:
 def test_no_sequence_of_requests_reaches_outside(
     asked: list[tuple[int, bytes]], follow: bool
 ) -> None:
+    rights = Rights(follow_symlinks=follow)
+    ask_for_all(asked, lambda root: Client(root, rights, most_handles=4))
+
+
+@pytest.mark.parametrize("follow", [False, True], ids=["shown", "followed"])
+@EVERY_FAR_SERVER
+@given(asked=requests)
+@example(asked=[(20, strings(b"../outside", b"b")), (11, strings(b"b")), (12, strings(u64(1)))])
+@HOST
+def test_no_sequence_of_requests_reaches_outside_from_a_host(
+    stage: Callable[[], Stage], asked: list[tuple[int, bytes]], follow: bool, way: str
+) -> None:
+    rights = Rights(follow_symlinks=follow)
+    ask_for_all(asked, lambda root: stage().client(way, root, rights))
+
+
+def ask_for_all(asked: list[tuple[int, bytes]], serve: Callable[[Path], Client]) -> None:
+    """Ask, in a fresh tree; outside must be as before, and not be seen."""
     root = fresh_tree()
     before = fingerprint(BASE / "outside")
     names = sorted(os.listdir(BASE))
-    client = Client(root, Rights(follow_symlinks=follow), most_handles=4)
+    client = serve(root)
     try:
         for kind, body in asked:
-            for reply in feed(client.session, packet(kind, body)):
+            for reply in client.exchange(packet(kind, body)):
                 assert b"CANARY" not in reply
     except SftpProtocolError:
         pass

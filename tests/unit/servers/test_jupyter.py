@@ -31,12 +31,14 @@ class ServerBench:
         self.servers = Servers(tunnels.host)  # type: ignore[arg-type]
         self.target = target
         self.asked: list[Params] = []
+        self.listed: list[dict[str, Any]] = []
         self.looks_until_ready = 1
         self.failure: SshpykError | None = None
         operations = dict.fromkeys(
             ("serve", "release_server", "stop_server", "open_server"), self._noted
         )
         operations["server_progress"] = self._progress
+        operations["servers"] = self._list
         self.agent = Rpc(tunnels.joined.agent, {**tunnels.forwards.operations, **operations})
         self.said: list[dict[str, Any]] = []
         self.owner_goes = asyncio.Event()
@@ -50,6 +52,9 @@ class ServerBench:
         if self.failure is not None:
             raise self.failure
         return {"server_id": params["server_id"], "target": self.target, "token": "t"}
+
+    async def _list(self, params: Params) -> Params:
+        return {"servers": self.listed}
 
     async def _progress(self, params: Params) -> Params:
         if self.failure is not None:
@@ -188,6 +193,21 @@ async def test_a_tunnel_that_is_closed_releases_its_server():
         await talk
         assert bench.said[-1]["event"] == "closed"
         await until(lambda: "release_server" in bench.ops)
+
+
+@in_loop
+async def test_a_hub_that_took_over_releases_what_nobody_shows_any_more():
+    async with server_bench() as bench:
+        talk = asyncio.ensure_future(bench.converse())
+        await until(lambda: bench.heard("open"))
+        others = {"mine": False, "server_id": "s3"}
+        bench.listed = [{"mine": True, "server_id": name} for name in ("s1", "s2")] + [others]
+        bench.servers.release_orphans()
+        await until(lambda: "release_server" in bench.ops)
+        released = [one["server_id"] for one in bench.asked if one["op"] == "release_server"]
+        assert released == ["s2"]
+        bench.owner_goes.set()
+        await talk
 
 
 @in_loop
