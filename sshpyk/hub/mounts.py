@@ -168,8 +168,11 @@ class Mounts:
         for other in list(self._mounted.values()):
             if other.request.remote == request.remote and other.request != request:
                 if other.users and not other.gone:
+                    same = other.request.local == request.local
+                    what = "it" if same else str(other.request)
+                    how = " with other options" if same else ""
                     raise MountError(
-                        f"mount {request}: {other.request} is mounted there, or with other options",
+                        f"mount {request}: {what} is mounted there{how}",
                         host=self._host.target.host,
                         phase=_PHASE,
                         advice="mount at another folder of the host; sshpyk mounts says who uses that",
