@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.places import Way
 from sshpyk.hub.client import stop_hub
-from sshpyk.hub.mounts import MountRequest
+from sshpyk.hub.mount_request import MountRequest
 from sshpyk.servers.owner import MountOwner
 from sshpyk.ssh.command import SshTarget
 

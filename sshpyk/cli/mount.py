@@ -17,7 +17,7 @@ from sshpyk.cli.render import render
 from sshpyk.cli.results import Mounted, Unmounted
 from sshpyk.cli.unmount import await_unmounted
 from sshpyk.errors import InvalidInput
-from sshpyk.hub.mounts import MountRequest
+from sshpyk.hub.mount_request import MountRequest
 from sshpyk.kernelconfig import check_text
 from sshpyk.mounts.options import sort_options
 from sshpyk.servers.owner import MountOwner, open_all

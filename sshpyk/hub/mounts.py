@@ -10,16 +10,15 @@ import asyncio
 import contextlib
 import logging
 import os
-import secrets
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from sshpyk.errors import MountError, SshpykError
 from sshpyk.hub.host import HostLink
+from sshpyk.hub.mount_request import Mounted, MountRequest
 from sshpyk.hub.ways_back import WaysBack, hold_until_eof
 from sshpyk.mounts.options import sort_options
 from sshpyk.wire.bytestream import Allowance, ByteStream, SocketEnds
@@ -33,72 +32,6 @@ _PHASE = "mounting"
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class MountRequest:
-    """A local folder, where the host is to have it, sshfs's options, and an odd path of its program.
-
-    With an ``alias`` of the host's ssh config, sshfs logs in by that (:mod:`.ways_back`), to ``sshd``.
-    """
-
-    local: str
-    remote: str
-    options: tuple[str, ...] = ()
-    sshfs: str = ""
-    alias: str = ""
-    sshd: str = ""
-
-    @classmethod
-    def from_record(cls, record: Any) -> MountRequest:
-        """Read a request that came over the hub's socket. Raises TypeError."""
-        if not isinstance(record, dict) or not isinstance(record.get("options"), list):
-            raise TypeError("a malformed request for a mount")
-        texts = [record.get(name) for name in ("local", "remote", "sshfs")]
-        texts += [record.get(name, "") for name in ("alias", "sshd")]
-        if not all(isinstance(text, str) for text in (*texts, *record["options"])):
-            raise TypeError("a malformed request for a mount")
-        return cls(str(texts[0]), str(texts[1]), tuple(record["options"]), *map(str, texts[2:]))
-
-    @property
-    def way_back(self) -> tuple[str, str]:
-        """What the way back is known by."""
-        return self.alias, self.sshd
-
-    def __str__(self) -> str:
-        return f"{self.local}:{self.remote}"
-
-
-@dataclass
-class _Mounted:
-    """A mount, who uses it, and what it is made of."""
-
-    request: MountRequest
-    takeover: bool = False
-    mount_id: str = field(default_factory=lambda: secrets.token_hex(8))
-    users: set[str] = field(default_factory=set)
-    coming_up: asyncio.Future[None] | None = None
-    server: subprocess.Popen[bytes] | None = None
-    stream: ByteStream | None = None
-    gone: bool = False
-    ending: bool = False  # by us
-    leaving: bool = False  # nobody uses it any more
-
-    def summary(self) -> dict[str, Any]:
-        """Describe it, and who uses it."""
-        return {
-            "local": self.request.local,
-            "remote": self.request.remote,
-            "options": list(self.request.options),
-            "users": sorted(self.users),
-            "state": self._state,
-        }
-
-    @property
-    def _state(self) -> str:
-        if self.gone or self.leaving:
-            return "gone" if self.gone else "unmounting"
-        return "mounted" if self.coming_up is not None and self.coming_up.done() else "mounting"
-
-
 class Mounts:
     """The mounts of one hub. ``umask`` is the user's: the files that appear here are theirs.
 
@@ -108,13 +41,13 @@ class Mounts:
     def __init__(self, host: HostLink, umask: int = 0o022) -> None:
         self._host = host
         self._umask = umask
-        self._mounted: dict[MountRequest, _Mounted] = {}
+        self._mounted: dict[MountRequest, Mounted] = {}
         self._turn = asyncio.Lock()  # one after the other: the next may want the same folder
         self._tasks: set[asyncio.Future[Any]] = set()
         self._made: dict[MountRequest, list[str]] = {}  # folders on the host, which go with it
         self._coming_back: set[str] = set()  # users for whom we mount again
         self._to_tidy = host.took_over  # the agent has mounts of a hub that is dead, or had ours
-        self._leaving: list[_Mounted] = []
+        self._leaving: list[Mounted] = []
         self._given_up: list[int] = []
         self.ways_back: WaysBack | None = None  # set by whoever has the tunnels
         self.on_ended: Callable[[str, SshpykError], None] = lambda user, error: None
@@ -157,7 +90,7 @@ class Mounts:
         mounted = self._mounted.get(request)
         if mounted is None or mounted.gone:
             self._make_room(request)
-            mounted = self._mounted[request] = _Mounted(request, takeover=takeover)
+            mounted = self._mounted[request] = Mounted(request, takeover=takeover)
             mounted.coming_up = asyncio.ensure_future(self._bring_up(mounted))
         mounted.users.add(user)
         assert mounted.coming_up is not None
@@ -191,7 +124,7 @@ class Mounts:
                 wait_s = LINGER_S if linger_s is None else linger_s
                 loop.call_later(wait_s, self._take_down_if_unused, mounted)
 
-    def _take_down_if_unused(self, mounted: _Mounted) -> None:
+    def _take_down_if_unused(self, mounted: Mounted) -> None:
         if not mounted.users and self._mounted.get(mounted.request) is mounted:
             del self._mounted[mounted.request]
             self._spawn(self._take_down(mounted))
@@ -291,7 +224,7 @@ class Mounts:
             for stream in answer["streams"]:
                 driver.abandon(stream)
 
-    async def _bring_up(self, mounted: _Mounted) -> None:
+    async def _bring_up(self, mounted: Mounted) -> None:
         async with self._turn:
             try:
                 await self._drop_what_is_left()
@@ -305,12 +238,12 @@ class Mounts:
                 await self._fail(mounted)
                 raise
 
-    async def _fail(self, mounted: _Mounted) -> None:
+    async def _fail(self, mounted: Mounted) -> None:
         if self._mounted.get(mounted.request) is mounted:
             del self._mounted[mounted.request]
         await self._end(mounted)
 
-    async def _mount(self, mounted: _Mounted) -> None:
+    async def _mount(self, mounted: Mounted) -> None:
         request = mounted.request
         local = os.path.expanduser(request.local)
         if not os.path.isdir(local):
@@ -350,7 +283,7 @@ class Mounts:
         self._made[request] = answer.get("made", [])
         log.info("mounted %s", request)
 
-    def _serve(self, mounted: _Mounted, words: Sequence[str]) -> int:
+    def _serve(self, mounted: Mounted, words: Sequence[str]) -> int:
         """Start the server and join it to a stream; return the stream's number.
 
         Where sshfs logs in by itself the stream only tells each end that the other is there.
@@ -386,7 +319,7 @@ class Mounts:
         mounted.stream = ByteStream(driver, number, SocketEnds(ours), Allowance(driver), over)
         return number
 
-    def _ended_by_itself(self, mounted: _Mounted, *, lost: bool) -> None:
+    def _ended_by_itself(self, mounted: Mounted, *, lost: bool) -> None:
         """Tell its users, unless it was ``lost`` with the link, of which others tell."""
         self._spawn(self._end(mounted))
         if lost or self._mounted.get(mounted.request) is not mounted:
@@ -402,7 +335,7 @@ class Mounts:
         del self._mounted[mounted.request]
         self._tell_ended(users, error)
 
-    async def _take_down(self, mounted: _Mounted) -> None:
+    async def _take_down(self, mounted: Mounted) -> None:
         mounted.leaving = True
         self._made.pop(mounted.request, None)
         self._leaving.append(mounted)
@@ -416,7 +349,7 @@ class Mounts:
         finally:
             self._leaving.remove(mounted)
 
-    async def _end(self, mounted: _Mounted) -> None:
+    async def _end(self, mounted: Mounted) -> None:
         if self.ways_back is not None:
             self.ways_back.close(mounted.mount_id)
         mounted.ending = True

@@ -11,7 +11,7 @@ from typing import Any
 
 from sshpyk.errors import SshpykError
 from sshpyk.hub.endpoints import Endpoints
-from sshpyk.hub.mounts import MountRequest
+from sshpyk.hub.mount_request import MountRequest
 from sshpyk.hub.replay import IopubLimits
 
 _MOST_MOUNTS = 100

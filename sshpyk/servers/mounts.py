@@ -15,7 +15,8 @@ from typing import Any
 from sshpyk.errors import SshpykError
 from sshpyk.hub.host import HostLink
 from sshpyk.hub.kernels import Kernels
-from sshpyk.hub.mounts import MountRequest, Mounts
+from sshpyk.hub.mount_request import MountRequest
+from sshpyk.hub.mounts import Mounts
 from sshpyk.servers.keeping import both, link_record, revive
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeVar
 
 from sshpyk.errors import HubError, error_from_record
 from sshpyk.hub.client import HubClient, reach_hub
-from sshpyk.hub.mounts import MountRequest
+from sshpyk.hub.mount_request import MountRequest
 from sshpyk.servers.conversation import MOUNT, TUNNEL, Kind
 from sshpyk.servers.tunnels import TunnelRequest
 from sshpyk.ssh.command import SshTarget

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sshpyk.errors import InvalidInput
-from sshpyk.hub.mounts import MountRequest
+from sshpyk.hub.mount_request import MountRequest
 from sshpyk.kernelconfig import Mount, RemoteKernel
 from sshpyk.launch import Caller, folders_on_host, launch_record, passed_on
 from sshpyk.standin import Request

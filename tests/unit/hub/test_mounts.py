@@ -19,7 +19,8 @@ from sshpyk.agent.kernelspecs import RemoteKernelspec
 from sshpyk.agent.process import KernelProcess
 from sshpyk.errors import MountError
 from sshpyk.hub import mounts
-from sshpyk.hub.mounts import MountRequest, Mounts
+from sshpyk.hub.mount_request import MountRequest
+from sshpyk.hub.mounts import Mounts
 from sshpyk.wire.rpc import Rpc
 from tests.unit.hub.fakes import FakeHost
 from tests.unit.wire.harness import Joined, in_loop, until

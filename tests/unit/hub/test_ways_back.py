@@ -24,7 +24,8 @@ from sshpyk.agent.script import run_script
 from sshpyk.errors import MountError
 from sshpyk.hub import mounts
 from sshpyk.hub.alias import Route, explain_login, read_route
-from sshpyk.hub.mounts import MountRequest, Mounts
+from sshpyk.hub.mount_request import MountRequest
+from sshpyk.hub.mounts import Mounts
 from sshpyk.hub.private_sshd import HostKey, PrivateSshd, Settings, config_text, find_sshd
 from sshpyk.hub.ways_back import WaysBack
 from sshpyk.mounts import landlock
@@ -60,7 +61,7 @@ class Bench:
         self.tunnels = Tunnels(self.host)  # type: ignore[arg-type]
         self.mounts = Mounts(self.host)  # type: ignore[arg-type]
         self.mounts.ways_back = WaysBack(self.host, self.tunnels)  # type: ignore[arg-type]
-        self.agent_mounts = agent_mount.Mounts(joined.agent)
+        self.agent_mounts = agent_mount.Mounts(joined.agent, str(folder))
         self.serve_host()
 
     def serve_host(self) -> None:
@@ -444,7 +445,7 @@ async def test_the_agent_is_killed_and_the_next_one_mounts_again(
         dead.process.wait()
         made.agent_mounts._mounts.clear()  # nobody is left to unmount it
         made.forwards._close_all()
-        made.agent_mounts = agent_mount.Mounts(made.joined.agent)
+        made.agent_mounts = agent_mount.Mounts(made.joined.agent, str(tmp_path))
         made.serve_host()
         (made.local("code") / "file").touch()
         made.mounts.agent_replaced()

@@ -20,7 +20,8 @@ from typing import Any, TypeVar
 import pytest
 
 from sshpyk.agent.forward import Forwards
-from sshpyk.hub.mounts import MountRequest, Mounts, _Mounted
+from sshpyk.hub.mount_request import Mounted, MountRequest
+from sshpyk.hub.mounts import Mounts
 from sshpyk.hub.private_sshd import PrivateSshd
 from sshpyk.mounts.confined import Rights
 from sshpyk.mounts.offers import Offer
@@ -95,7 +96,7 @@ class Stage:
         await self._joined.up()
         self._host: Any = FakeHost(self._joined)
         self._mounts = Mounts(self._host)
-        self._mounted: list[_Mounted] = []
+        self._mounted: list[Mounted] = []
         self._tunnels = Tunnels(self._host)
 
         def call(op: str, **params: Any) -> Awaitable[Any]:
@@ -122,7 +123,7 @@ class Stage:
         """Do what hub and agent do, with our socket in sshfs's place."""
         words = [*(["--ro"] if rights.read_only else [])]
         words += ["--follow-symlinks"] if rights.follow_symlinks else []
-        mounted = _Mounted(MountRequest(str(root), "/nowhere"))
+        mounted = Mounted(MountRequest(str(root), "/nowhere"))
         mounted.ending = True
         self._mounted.append(mounted)
         number = self._mounts._serve(mounted, [str(root), *words])

@@ -13,7 +13,8 @@ import pytest
 from sshpyk.errors import LinkLost, MountError, SshpykError
 from sshpyk.hub import mounts as hub_mounts
 from sshpyk.hub.kernels import Kernels
-from sshpyk.hub.mounts import MountRequest, Mounts
+from sshpyk.hub.mount_request import MountRequest
+from sshpyk.hub.mounts import Mounts
 from sshpyk.servers import keeping
 from sshpyk.servers.conversation import MOUNT, Conversation
 from sshpyk.servers.mounts import HeldMount, HeldMounts
