@@ -67,7 +67,8 @@ def mount(local: str, place: str, **given: Any) -> Mounted | Unmounted:
         sys.stdout.flush()
         keep_in_sight(owners, lambda: "Ctrl+C unmounts")
     owners[0].close()
-    return Unmounted((await_unmounted(host, owners[0].kept),))
+    kept = owners[0].kept
+    return Unmounted((await_unmounted(host, kept, [kept["id"]]),))
 
 
 def host_and_remote(place: str) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -56,7 +57,9 @@ def unmount(*, which: str | None, every: bool) -> Unmounted:
     finally:
         for hub in hubs:
             hub.close()
-    return Unmounted(tuple(await_unmounted(host, mount) for _, host, mount in ended))
+    return Unmounted(
+        tuple(await_unmounted(host, mount, mount["commands"]) for _, host, mount in ended)
+    )
 
 
 def _check(which: str | None, found: list[tuple[str, Record]]) -> None:
@@ -84,8 +87,11 @@ def _absolute(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path))
 
 
-def await_unmounted(host: str, mount: Record) -> tuple[str, Record, str]:
-    """Wait a while until a mount has gone; return it with its state: "" when it has."""
+def await_unmounted(host: str, mount: Record, ended: Sequence[str]) -> tuple[str, Record, str]:
+    """Wait a while until a mount has gone that the commands ``ended`` have let go of.
+
+    Return it with its state: "" when it has gone.
+    """
     deadline_s = time.monotonic() + _PATIENCE_S
     while True:
         left = [
@@ -96,6 +102,8 @@ def await_unmounted(host: str, mount: Record) -> tuple[str, Record, str]:
         ]
         if not left:
             return host, mount, ""
-        if left[0]["kernels"] or left[0]["commands"] or time.monotonic() > deadline_s:
+        others = set(left[0]["commands"]) - set(ended)  # the hub may not have heard of the end yet
+        if left[0]["kernels"] or others or time.monotonic() > deadline_s:
+            left[0]["commands"] = sorted(others)
             return host, left[0], left[0]["state"]
         time.sleep(_LOOK_S)
