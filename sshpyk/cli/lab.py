@@ -82,8 +82,7 @@ def lab(**given: Any) -> ServerOpened | ServerClosed | ServerListing:
     )
     wish = Wish.from_options(given, host.python)
     name = host.target.host
-    with progress(f"{name}: connecting …"):
-        listed = _logged_in(host, lambda: host.ask("servers", folder=wish.folder))
+    listed = _logged_in(host, lambda: _look(host, wish))
     found = _running(wish, listed, name)
     if wish.existing is not None and found is None:
         tunnels = host.converse("tunnels")
@@ -108,6 +107,12 @@ def lab(**given: Any) -> ServerOpened | ServerClosed | ServerListing:
     with _ending(owner):
         render(opened)
         return _until_closed(host, owner)
+
+
+def _look(host: Host, wish: Wish) -> Record:
+    """Return the servers that run there, and our folder's real path."""
+    with progress(f"{host.target.host}: connecting …"):
+        return host.ask("servers", folder=wish.folder)
 
 
 def _logged_in(host: Host, act: Callable[[], Record]) -> Record:

@@ -121,7 +121,7 @@ class Carrier:
     def _report(self) -> None:
         self._report_planned = False
         if self.connection.report_due:
-            self.wake()
+            self.flush()
 
     def _flush(self) -> None:
         self._flush_planned = False

@@ -127,7 +127,8 @@ class LinkDriver:
 
     def _acknowledge(self) -> None:
         self._ack_planned = False
-        self.wake()
+        if self.link.acks_due:  # else they have ridden along
+            self.flush()
 
     def wake(self) -> None:
         """Send soon what there is to send, if there is a connection."""

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from lab.faultproxy import UP
+from sshpyk.ssh.command import SshTarget
 from tests.integration.faults.bench import Bench, account, bench_to
 from tests.integration.kernels import (
     AddKernel,
@@ -57,10 +58,11 @@ class Remote:
         """Add a line to the account's known_hosts."""
         self.run(f"echo '{line}' >> ~/.ssh/known_hosts", check=True)
 
-    def sshd_processes(self) -> list[str]:
+    def sshd_pids(self) -> set[int]:
         """Return the private sshd of this test's hub, and what they have started."""
-        found = self.bench.lab.laptop.processes(containing="local/state/sshpyk/mounts")
-        return [process.args for process in found if process.state != "Z"]
+        target = SshTarget.parse(self.bench.hub.host, ssh_config=str(self.bench.hub.config))
+        found = self.bench.lab.laptop.processes(containing=f"sshpyk/mounts/{target.identity}-")
+        return {process.pid for process in found if process.state != "Z"}
 
 
 @contextlib.contextmanager
@@ -99,7 +101,7 @@ def remote(lab: Lab, account: str, add_kernel: AddKernel, tmp_path: Path) -> Ite
         made = Remote(bench, account, port)
         yield made
         eventually(lambda: made.folder not in mounts(lab), "unmounting", timeout_s=30)
-        eventually(lambda: not made.sshd_processes(), "the end of the private sshd")
+        eventually(lambda: not made.sshd_pids(), "the end of the private sshd")
         listens = f"ss -Hltn 'sport = :{port}' 2>/dev/null || cat /proc/net/tcp"
         eventually(lambda: f":{port}" not in made.run(listens), "the port to be free")
 
@@ -174,8 +176,10 @@ def test_an_outage_in_the_middle_and_then_the_hub_is_killed(remote: Remote, tmp_
         collect(kernel.client, copying, timeout_s=120)
         assert (folder / "big.copy").read_bytes() == content
 
-        dead = hub.pid
+        dead, orphans = hub.pid, remote.sshd_pids()
+        assert orphans
         remote.bench.lab.laptop.kill(dead, "KILL")
         eventually(lambda: hub.hub_pids() not in ([], [dead]), "another hub")
+        eventually(lambda: not orphans & remote.sshd_pids(), "the end of the dead hub's sshd")
         look = f"import os; os.path.exists({path!r})"
         eventually(lambda: kernel.run(look).result == "True", "the mount", timeout_s=60)

@@ -41,6 +41,7 @@ from tests.integration.remote_servers import (
 )
 
 HOST = "remote-jump"
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
@@ -160,7 +161,9 @@ def test_those_that_were_started_by_hand_are_listed_opened_and_stopped(
     with lab_of(hub, "--existing") as shown:
         assert shown.server_id == f"p{pid}"
         assert answers(shown.port, server["token"])
-    with lab_of(hub, *QUICK, "--keep", "--dir", "/tmp") as own:
+    notebook = ("--app", "notebook", "--prefix", REMOTE_PREFIX, "--dir", "/tmp")
+    with lab_of(hub, *notebook, "--keep") as own:
+        assert own.said[1].endswith("/tree")
         several = sshpyk(hub, "lab", "--existing").stdout
         assert f"p{pid} " in several
         assert own.server_id in several
@@ -219,7 +222,7 @@ _NO_QUESTIONS = '{"fetchNews": "false", "checkForUpdates": false}'
         (12, 250),
         pytest.param(SHOWN_CUT_S, 600, marks=pytest.mark.slow),
         # By itself, Jupyter closes a websocket whose pong is 90 s late.
-        pytest.param(120, 1500, marks=pytest.mark.slow),
+        pytest.param(120, 1500, marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
     ],
 )
 def test_f01_remote_jupyterlab_in_the_browser_across_a_cut(

@@ -69,5 +69,6 @@ def test_nothing_limits(manager: Any):
 def test_the_real_server():
     serverapp = pytest.importorskip("jupyter_server.serverapp")
     app = serverapp.ServerApp(config=Config({"ServerApp": {"iopub_data_rate_limit": 77.0}}))
+    app.gateway_config = SimpleNamespace(gateway_enabled=False)  # made when it is initialized
     manager = SimpleNamespace(parent=SimpleNamespace(parent=app))
     assert iopub_limits(manager) == {**DEFAULTS, "iopub_data_rate_limit": 77.0}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -26,6 +27,7 @@ from sshpyk.hub.alias import Route, explain_login, read_route
 from sshpyk.hub.mounts import MountRequest, Mounts
 from sshpyk.hub.private_sshd import HostKey, PrivateSshd, Settings, config_text, find_sshd
 from sshpyk.hub.ways_back import WaysBack
+from sshpyk.mounts import landlock
 from sshpyk.servers.tunnels import Tunnels
 from sshpyk.ssh.config import read_resolved
 from sshpyk.wire.endpoint import Endpoint
@@ -136,6 +138,33 @@ async def test_two_folders_over_one_login_each_with_its_own_rights(
         assert await apart((made.remote("data") / "table").read_text) == "1,2"
         with pytest.raises(OSError, match="Read-only"):
             await apart((made.remote("data") / "new").touch)
+
+
+def servers(account: Account) -> list[Path]:
+    """Return the processes that serve those who have logged in."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if b"sshpyk.mounts.server" in words and bytes(account.authorized) in words:
+                found.append(process)
+    return found
+
+
+@needs_all
+@pytest.mark.skipif(landlock.abi() < 2, reason="this kernel has no Landlock (or too old)")
+@in_loop
+async def test_the_kernel_keeps_each_login_in_its_folder(tmp_path: Path, account: Account) -> None:
+    async with bench(tmp_path, account) as made:
+        await made.mounts.hold("kernel", [made.request("code"), made.request("data")])
+        found = [
+            process for process in servers(account) if "bash" not in os.readlink(process / "exe")
+        ]
+        assert len(found) == 2
+        for process in found:
+            assert "NoNewPrivs:\t1\n" in (process / "status").read_text()
+            opened = {os.readlink(fd) for fd in (process / "fd").iterdir()}
+            assert len(opened & {str(made.local(name)) for name in ("code", "data")}) == 1
 
 
 @needs_all

@@ -14,7 +14,7 @@ from typing import Any
 
 from sshpyk.agent.zmtp import ZmtpError, ZmtpPeer
 from sshpyk.errors import KernelError, SshpykError, error_from_record
-from sshpyk.hub.dial import _Attempt
+from sshpyk.hub.dial import _Attempt, _Upload
 from sshpyk.hub.mounts import Mounts
 from sshpyk.hub.outage import Outage
 from sshpyk.hub.server import _LINE_LIMIT_BYTES, Server
@@ -152,9 +152,16 @@ def preamble(pieces: Pieces) -> bool:
     ssh: Any = _PrintingSsh(pieces)
     attempt = _Attempt(ssh, SshTarget("gpu1"), "python3", 10.0)
     with contextlib.suppress(SshpykError):
-        asyncio.run(attempt.run(MARKER, b"program", lambda text: None))
+        asyncio.run(_run(attempt))
         return False
     return True
+
+
+async def _run(attempt: _Attempt) -> None:
+    bundle = asyncio.get_running_loop().create_future()
+    bundle.set_result(b"00000006bundle")
+    upload = _Upload(b"program", bundle, unasked=False)
+    await attempt.run(MARKER, upload, lambda phase: None)
 
 
 class _NoKernels:

@@ -314,7 +314,6 @@ class TestLinksMadeThroughTheMount:
                 client.read(name)
 
 
-@EVERY_SERVER
 class TestFollowing:
     @pytest.mark.parametrize(
         "target",

@@ -1,0 +1,1 @@
+"""The rows of :mod:`sshpyk.doctor.catalogue`, by what they are about."""
