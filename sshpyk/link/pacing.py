@@ -11,7 +11,8 @@ things of the bytes it covers, as BBR does it (https://doi.org/10.1145/3012426.3
   of our own making in every sample; so now and then the window shrinks for a moment to look below it.
 
 The window is what that rate carries in that round trip plus half a second. It starts small; as long as
-the line is not full each round trip shows a higher rate than the one before.
+the line is not full each round trip shows a higher rate than the one before. It becomes smaller only
+where it was full: else the next output after a quiet hour would take a round trip for each few kilobytes.
 """
 
 from __future__ import annotations
@@ -111,6 +112,8 @@ class Pacing:
         self._note_round_trip(mark, now_s, was_full=was_full)
         rate = max(self._rates)
         wanted = rate * self._rtt_s / 2 if self._shrunk else rate * (self._rtt_s + QUEUE_S)
+        if wanted < self.window_bytes and not (was_full or self._shrunk):
+            return  # a few small messages say nothing about what the line can carry
         self.window_bytes = int(min(max(wanted, MIN_WINDOW_BYTES), MAX_WINDOW_BYTES))
         chunk_bytes = int(rate * CHUNK_S)
         self.chunk_bytes = min(max(chunk_bytes, MIN_CHUNK_BYTES), MAX_CHUNK_BYTES)

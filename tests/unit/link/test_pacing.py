@@ -220,6 +220,16 @@ def test_a_pause_says_nothing_about_the_line():
     assert line.throughput(2) > 0.85
 
 
+def test_small_messages_now_and_then_leave_room_for_the_next_output():
+    pacing, sent = Pacing(), 0
+    for second in range(60):
+        pacing.sent(PROGRESS_EVERY_BYTES, float(second))
+        sent += PROGRESS_EVERY_BYTES
+        assert pacing.reported(sent, second + 0.1)
+    assert pacing.window_bytes >= FIRST_WINDOW_BYTES
+    assert pacing.room_bytes == pacing.window_bytes
+
+
 def test_many_small_messages_fill_a_line_too():
     line = Line(1e6, 0.05, 0.002)
     line.bulk = False
