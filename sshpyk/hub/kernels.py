@@ -16,9 +16,11 @@ from typing import Any
 
 from sshpyk.errors import HubError, KernelTaken, SshpykError
 from sshpyk.hub import connection_file
+from sshpyk.hub.departures import Departures
 from sshpyk.hub.endpoint_pool import EndpointPool
 from sshpyk.hub.endpoints import Endpoints
 from sshpyk.hub.host import HostLink
+from sshpyk.hub.kernel_mounts import mount_for_launch, mount_for_running
 from sshpyk.hub.launch_timeout import timed_out
 from sshpyk.hub.mounts import Mounts
 from sshpyk.hub.requests import HubKernel, LaunchRequest, Left, Taken, Ticket, owner
@@ -27,7 +29,6 @@ SUBSCRIPTION_PATIENCE_S = 3.0  # a client needs 0.1 s or more to come back to it
 LATE_CLIENT_S = 15.0  # on a busy machine; its output waits, the rest goes on
 LEAVE_PATIENCE_S = 5.0  # for the agent's word that a kernel was left
 
-ATTACHED_MOUNT_PATIENCE_S = 10.0  # the kernel runs meanwhile, and its client waits
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Kernels:
         self._launching: set[str] = set()
         self._stopping: dict[str, float] = {}  # with what grace
         self._taken: dict[str, Taken] = {}  # while nobody stood in for them
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._departures = Departures(host)
         self._stand_ins_may_come = host.took_over
         self._ending_orphans: asyncio.Task[None] | None = None
         host.on_lost_link = self._fail_all
@@ -55,7 +56,7 @@ class Kernels:
     @property
     def busy(self) -> bool:
         """Whether any kernel lives or any local socket is bound."""
-        return bool(self._kernels or self._pool.busy or self._leaving)
+        return bool(self._kernels or self._pool.busy or self._departures.busy)
 
     @property
     def count(self) -> int:
@@ -122,7 +123,7 @@ class Kernels:
                 await bringing_up
             else:
                 await _either(bringing_up, self._host.carried.wait())
-            request, missing = await self._mount(kernel_id, request)
+            request, missing = await mount_for_launch(self.mounts, kernel_id, request)
             kernel = await self._start(kernel_id, request, endpoints, deadline_s)
             kernel.notice = "; ".join(filter(None, (*missing, kernel.notice)))
             return kernel
@@ -134,17 +135,6 @@ class Kernels:
             if isinstance(error, SshpykError) and not error.host:
                 error.host = self._host.target.host
             raise
-
-    async def _mount(
-        self, kernel_id: str, request: LaunchRequest
-    ) -> tuple[LaunchRequest, list[str]]:
-        """Mount what the kernel is to see; return what to start, and what a person should know."""
-        if not request.mount_optional:
-            await self.mounts.hold(kernel_id, request.mounted_folders)
-            return request, []
-        failed = await self.mounts.hold_possible(kernel_id, request.mounted_folders)
-        missing = [f"the kernel starts without {error.what}" for error in failed.values()]
-        return request.without_mounts(failed), missing
 
     async def _start(
         self, kernel_id: str, request: LaunchRequest, endpoints: Endpoints, deadline_s: float
@@ -217,7 +207,7 @@ class Kernels:
             connection_file.write(request.connection_file, info)
         except BaseException:
             # Also when we only gave up waiting: the request may be on its way, and this follows it.
-            self._tell_left(kernel_id, streams)
+            self._departures.tell(kernel_id, streams)
             raise
         finally:
             self._launching.discard(kernel_id)
@@ -225,22 +215,10 @@ class Kernels:
         kernel = HubKernel(Ticket(kernel_id, streams, found["pid"]), request, endpoints)
         endpoints.hold_for_client()
         self._join(kernel)
-        kernel.notice = await self._mount_for_running(kernel)
+        kernel.notice = await mount_for_running(self.mounts, kernel)
         if found["welcomes"] or kernel_id in self._welcoming:
             endpoints.greet_subscribers()
         return kernel
-
-    async def _mount_for_running(self, kernel: HubKernel) -> str:
-        """Mount for a kernel that is attached to; return what a person should know of it."""
-        folders, takeover = kernel.request.mounted_folders, kernel.request.takeover
-        if not folders:
-            return ""
-        mounting = self.mounts.hold_again(kernel.kernel_id, folders, takeover=takeover)
-        done, _ = await asyncio.wait({mounting}, timeout=ATTACHED_MOUNT_PATIENCE_S)
-        if not done:
-            return "its folders are still being mounted: see sshpyk mounts"
-        failed = mounting.result()
-        return "; ".join(f"without {error}" for error in failed.values())
 
     def _join(self, kernel: HubKernel) -> None:
         self._kernels[kernel.kernel_id] = kernel
@@ -304,7 +282,7 @@ class Kernels:
         kernel_id = found["kernel_id"]
         if found.get("persistent"):
             log.warning("leaving kernel %s: its stand-in has gone", kernel_id)
-            self._tell_left(kernel_id, found["streams"])
+            self._departures.tell(kernel_id, found["streams"])
         else:
             log.warning("ending kernel %s: its stand-in has gone", kernel_id)
             self._host.rpc.notify("stop", kernel_id=kernel_id, grace_s=0)
@@ -365,29 +343,10 @@ class Kernels:
         if kernel.kernel_id not in self._kernels or kernel.kernel_id in self._stopping:
             return  # it has ended in this moment, or is to
         self._let_go(kernel, keep_unread=True)
-        telling = self._tell_left(kernel.kernel_id, kernel.ticket.streams)
+        telling = self._departures.tell(kernel.kernel_id, kernel.ticket.streams)
         telling.add_done_callback(lambda _: kernel.end(Left(told=True)))
         loop = asyncio.get_running_loop()
         loop.call_later(LEAVE_PATIENCE_S, lambda: kernel.end(Left(told=False)))
-
-    def _tell_left(self, kernel_id: str, streams: list[int]) -> asyncio.Task[None]:
-        task = asyncio.ensure_future(self._leave(kernel_id, streams))
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
-        return task
-
-    async def _leave(self, kernel_id: str, streams: list[int]) -> None:
-        """Tell the agent; until it has heard, nothing of the kernel's is acknowledged."""
-        driver = self._host.driver
-        for stream in streams:
-            driver.release(stream)
-        try:
-            await self._host.rpc.call("leave", kernel_id=kernel_id, streams=streams)
-        except SshpykError as error:
-            log.warning("kernel %s was not left in order: %s", kernel_id, error)
-        finally:
-            for stream in streams if not driver.left else []:
-                driver.abandon(stream)
 
     def find(self, *, connection_file: str = "", kernel_id: str = "") -> HubKernel | None:
         """Return the kernel of an id, or of a local connection file."""
@@ -406,8 +365,7 @@ class Kernels:
                 self.leave(kernel)
         for kernel_id in list(self._kernels):
             await self._host.rpc.call("stop", kernel_id=kernel_id, grace_s=0)
-        if self._leaving:
-            await asyncio.wait(self._leaving)
+        await self._departures.wait()
 
     # Ends
 
