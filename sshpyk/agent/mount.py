@@ -174,7 +174,7 @@ class Mounts:
         def over(ended: ByteStream) -> None:
             log.info("the stream of %s has ended", mount.path)
             if mount.stream is ended and self._mounts.get(name) is mount and mount.ending is None:
-                mount.ending = asyncio.ensure_future(self._end(name, mount))
+                self._spawn_end(name, mount, in_order=True)
 
         mount.stream = ByteStream(self._driver, number, line, self._allowance, over)
 
@@ -282,15 +282,14 @@ class Mounts:
         if self._mounts.get(name) is mount:
             self._spawn_end(name, mount)
 
-    def _spawn_end(self, name: str, mount: _Mount) -> None:
-        task = asyncio.ensure_future(self._end(name, mount, in_order=False))
+    def _spawn_end(self, name: str, mount: _Mount, *, in_order: bool = False) -> None:
+        task = asyncio.ensure_future(self._end(name, mount, in_order=in_order))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def _on_left(self) -> None:
         for name, mount in list(self._mounts.items()):
-            if mount.ending is None:
-                self._spawn_end(name, mount)
+            self._spawn_end(name, mount)
 
     async def close(self) -> None:
         """End everything: the agent leaves."""
@@ -305,6 +304,13 @@ class Mounts:
         ``in_order``: what is to be written still is.
         """
         self._mounts.pop(name, None)
+        if mount.ending is None:
+            mount.ending = asyncio.ensure_future(self._take_down(mount, in_order=in_order))
+        elif not in_order:
+            self._cut(mount)
+        await asyncio.shield(mount.ending)
+
+    async def _take_down(self, mount: _Mount, *, in_order: bool) -> None:
         loop = asyncio.get_running_loop()
         if not in_order:
             self._cut(mount)

@@ -220,7 +220,6 @@ class _Attempt:
         self._python = python
         self._phase = Phase.CONNECT
         self._received = b""
-        self._junk = b""
 
     async def run(self, marker: str, upload: _Upload, note: Callable[[Phase], None]) -> None:
         note(self._phase)
@@ -242,8 +241,9 @@ class _Attempt:
         log.info("the agent on %s was %s", self._target.host, answer.decode())
 
     async def _skip_to(self, marker: bytes) -> None:
-        while marker not in self._received:
-            if len(self._received) > JUNK_CAP_BYTES:
+        while True:
+            junk, found, rest = self._received.partition(marker)
+            if len(junk) > JUNK_CAP_BYTES:
                 raise RemoteShellFailed(
                     f"more than {JUNK_CAP_BYTES} bytes were printed before our program started",
                     code="HOST-PRINTS-TOO-MUCH",
@@ -252,10 +252,12 @@ class _Attempt:
                     said=self._received[:500].decode("utf-8", "replace"),
                     advice="let the shell's startup files print only when it is interactive",
                 )
+            if found:
+                break
             await self._more()
-        self._junk, _, self._received = self._received.partition(marker)
-        if self._junk.strip():
-            log.info("skipped what the host printed first: %r", self._junk[:500])
+        self._received = rest
+        if junk.strip():
+            log.info("skipped what the host printed first: %r", junk[:500])
 
     async def _word(self, end: bytes) -> bytes:
         while end not in self._received:
