@@ -140,7 +140,7 @@ class KernelSocket:
     def _read_once(self) -> bool:
         try:
             # Not recv: see wire.carrier.
-            data = _ARRIVED[: self._socket.recv_into(_ARRIVED)]
+            data = bytes(_ARRIVED[: self._socket.recv_into(_ARRIVED)])
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:

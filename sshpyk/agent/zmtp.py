@@ -134,17 +134,13 @@ class ZmtpPeer:
     def receive_data(self, data: BytesLike) -> list[list[bytes]]:
         """Take what the socket gave, cut anywhere; return the messages that it completes.
 
-        ``data`` may be a buffer that is used again.
         Raises ZmtpError for the peer's faults. Messages completed before the fault are returned
         first: then the *next* call raises, whatever it is given (``b""`` at end of file will do).
         """
         if self._failure is not None:
             raise self._failure
         messages: list[list[bytes]] = []
-        if self._body is not None and len(data) < self._body_missing:
-            self._body_missing -= self._body.write(data)
-            return messages
-        received = self._tail + data  # no copy of bytes if there is no tail, which is the rule
+        received = self._tail + data  # no copy if there is no tail, which is the rule
         try:
             self._tail = self._read(received, messages)
         except ZmtpError as error:
@@ -197,7 +193,7 @@ class ZmtpPeer:
             at = start + size
             if at > end:
                 self._body = BytesIO()
-                self._body.write(memoryview(data)[start:])
+                self._body.write(data[start:])
                 self._body_flags = flags
                 self._body_missing = at - end
                 return b""
@@ -206,7 +202,7 @@ class ZmtpPeer:
 
     def _continue_body(self, body: BytesIO, data: bytes, messages: list[list[bytes]]) -> int:
         """Add to the body that is arriving; return how much of ``data`` belonged to it."""
-        used = body.write(memoryview(data)[: self._body_missing])
+        used = body.write(data[: self._body_missing])
         self._body_missing -= used
         if not self._body_missing:
             self._body = None
