@@ -61,9 +61,8 @@ class HostLink:
         self._journal = journal
         self.state = LinkState.DOWN
         self.reason: SshpykError | None = None
-        self.opened_by_person = (
-            False  # what is lost with this connection, only a person brings back
-        )
+        # What is lost with this connection, only a person brings back.
+        self.opened_by_person = False
         self.on_state: Callable[[LinkState, SshpykError | None], None] = lambda state, reason: None
         self.on_lost_link: Callable[[SshpykError], None] = lambda error: None
         self.on_agent_replaced: Callable[[], None] = lambda: None
@@ -89,9 +88,8 @@ class HostLink:
         self._ssh: SshProcess | None = None
         self._opening: _Opening | None = None
         self._resumed = asyncio.Event()
-        self.carried = (
-            asyncio.Event()
-        )  # a new link's first connection takes requests, behind its HELLO
+        # A new link's first connection takes requests, behind its HELLO.
+        self.carried = asyncio.Event()
         self._failure: SshpykError | None = None
         self._telling: asyncio.Future[None] | None = None  # kept: the loop holds tasks weakly
         if noted is None:
