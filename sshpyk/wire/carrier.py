@@ -127,15 +127,13 @@ class Carrier:
         self._flush_planned = False
         if self._closed:
             return
-        while True:
-            more = True
+        more = True
+        while more or self._out:
             if not self._out:
                 more = self._take_portion()
             if self._out and not self._write_some():
                 return
-            if not more:
-                self._await_writable(wanted=False)
-                return
+        self._await_writable(wanted=False)
 
     def _take_portion(self) -> bool:
         """Ask the core what to write now; return whether there may be more when that is written."""

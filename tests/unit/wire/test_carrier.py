@@ -108,6 +108,20 @@ async def test_full_pipe_waits_and_the_urgent_message_is_asked_for_late():
 
 
 @in_loop
+async def test_more_buffers_than_one_system_call_takes_go_out_without_another_wake():
+    """Many small messages make a portion of few bytes and hundreds of buffers."""
+    piped = Piped()
+    piped.start()
+    await until(lambda: piped.theirs.events)
+    for number in range(1, 201):
+        piped.link.open(number)
+        piped.link.send(number, b"x")
+    piped.ours.carrier.wake()
+    await until(lambda: len(piped.theirs.messages) == 200)
+    piped.close()
+
+
+@in_loop
 async def test_end_of_file_is_told_once_and_closes_both_descriptors():
     ours, theirs = socket.socketpair()
     watched, _ = initiated(os.dup(ours.fileno()), ours.detach())
