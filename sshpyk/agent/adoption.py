@@ -14,7 +14,7 @@ import asyncio
 import logging
 import math
 import socket
-from typing import Callable, NamedTuple
+from typing import Callable, NamedTuple, Sequence
 
 from sshpyk.agent.channels import KernelChannels
 from sshpyk.agent.spokesman import Spokesman
@@ -58,7 +58,7 @@ class Adoption:
         self._unanswered = unanswered
         self._loss = loss
         self._inherited = list(unanswered.waiting())
-        self._early: list[tuple[list[bytes], int]] = []
+        self._early: list[tuple[Sequence[bytes], int]] = []
         self._caught_up = asyncio.Event()
 
     def tell_loss(self) -> None:
@@ -81,7 +81,7 @@ class Adoption:
         for identity in {request.identity for request in self._inherited}:
             self._channels.expect_answers_for(identity)
         await self._channels.wait_listening()
-        self._channels.on_own_answer = self._caught_up.set
+        self._channels.on_own_answer = lambda parts: self._caught_up.set()
         self._spokesman.ask()
         await self._settle_with_hub()
         await self._caught_up.wait()
@@ -89,7 +89,7 @@ class Adoption:
         for request in self._inherited:
             self._tell_if_lost(request)
 
-    def place_of(self, parts: list[bytes], queued: int) -> int:
+    def place_of(self, parts: Sequence[bytes], queued: int) -> int:
         """Return the place on the main stream of an answer that was queued now; 0 if none knows yet."""
         found = self._loss.found_seq()
         if found is None:

@@ -24,7 +24,7 @@ from sshpyk.wire import kernel_messages
 from sshpyk.wire.clock import now_s
 from sshpyk.wire.driver import LinkDriver
 from sshpyk.wire.jupyter_messages import HEADER, PARENT_HEADER, Signer, frame_of
-from sshpyk.wire.kernel_messages import CONTROL, IOPUB, SHELL, STDIN
+from sshpyk.wire.kernel_messages import CONTROL, IOPUB, SHELL, STDIN, Part
 
 NAMES = {SHELL: "shell", STDIN: "stdin", CONTROL: "control"}
 MAX_CLIENTS = 32  # identities kept; every page reload of JupyterLab brings a new one
@@ -80,10 +80,12 @@ class KernelChannels:
         self.intercept: Callable[[int, int, list[bytes]], bool] = lambda channel, seen, parts: False
         # Sees what goes to the clients on the main stream: channel, place in the stream, parts.
         self.on_published: Callable[[int, int, Sequence[bytes]], None] = lambda *_: None
-        # See the clients' messages on shell and the kernel's answers, as they pass.
-        self.on_asked: Callable[[list[bytes]], None] = lambda parts: None
-        self.on_answered: Callable[[list[bytes]], None] = lambda parts: None
-        self.on_own_answer: Callable[[], None] = lambda: None  # on shell, to what we injected
+        # See the clients' messages on shell, with their number, before they count as taken; and the
+        # answers to them.
+        self.on_asked: Callable[[Sequence[Part], int], None] = lambda parts, seq: None
+        self.on_answered: Callable[[Sequence[bytes]], None] = lambda parts: None
+        # Gets the kernel's answers, on shell, to what we injected.
+        self.on_own_answer: Callable[[Sequence[bytes]], None] = lambda parts: None
         # May publish what is to be said after a dead kernel's own last words; gets its exit status.
         self.on_last_words: Callable[[int], None] = lambda status: None
 
@@ -128,7 +130,7 @@ class KernelChannels:
         self._claim()
 
     def _claim(self) -> None:
-        self._driver.claim(self._streams.main, self._from_link)
+        self._driver.claim(self._streams.main, self._from_link, prepare=self._note_asked)
         self._driver.claim(self._streams.control, self._from_link, urgent=True)
 
     def move_to(self, driver: LinkDriver, streams: Streams) -> None:
@@ -157,6 +159,12 @@ class KernelChannels:
 
     # From the link to the kernel
 
+    def _note_asked(self, message: Message) -> None:
+        if not message.end:
+            channel, parts = kernel_messages.unpack(message.payload)
+            if channel == SHELL:
+                self.on_asked(parts, message.seq)
+
     def _from_link(self, message: Message) -> bool:
         if message.end:
             return True
@@ -172,8 +180,6 @@ class KernelChannels:
         if sockets is None:
             self._refuse(channel, parts)
             return True
-        if channel == SHELL:
-            self.on_asked(parts)
         if sockets[channel].send(parts[1:]):
             return True
         self._consume_when_drained(sockets[channel], self._driver, message.stream)
@@ -285,8 +291,8 @@ class KernelChannels:
         self, channel: int, identity: bytes, messages: list[list[bytes]]
     ) -> None:
         if identity == _OUR_IDENTITY:
-            if channel == SHELL:
-                self.on_own_answer()
+            for parts in messages if channel == SHELL else []:
+                self.on_own_answer(parts)
             return
         if channel == CONTROL:
             for parts in messages:
@@ -317,8 +323,6 @@ class KernelChannels:
         held, self._held = self._held, []
         for channel, parts in held:
             self.publish(channel, parts)
-            if channel == SHELL:
-                self.on_answered(parts)
 
     def publish(self, channel: int, parts: Sequence[bytes]) -> None:
         """Send a message of the kernel's (or in its name) to the hub."""
@@ -332,6 +336,8 @@ class KernelChannels:
         place = self._driver.send(stream, payload)
         if channel != CONTROL:
             self.on_published(channel, place, parts)
+        if channel == SHELL:
+            self.on_answered(parts)
 
     # End
 

@@ -6,6 +6,7 @@ States: STARTING -> RUNNING -> ENDED; a kernel that dies while it starts goes st
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import logging
 import os
@@ -13,7 +14,7 @@ import re
 import shlex
 import signal
 from dataclasses import replace
-from typing import Any, Awaitable, Callable
+from typing import Any, Awaitable, Callable, Sequence
 
 from sshpyk.agent.adoption import Adoption, Loss
 from sshpyk.agent.answers import Answers
@@ -23,10 +24,13 @@ from sshpyk.agent.record import SHELF, KernelRecord
 from sshpyk.agent.unanswered import UnansweredRequests
 from sshpyk.errors import KernelDied, SshpykError
 from sshpyk.wire.driver import LinkDriver
+from sshpyk.wire.jupyter_messages import CONTENT, HEADER, frame_of
+from sshpyk.wire.kernel_messages import Part
 
 _CONNECT_POLL_S = (0.005, 0.02)
 _TERM_GRACE_S = 1.0
 _HEARD_POLL_S = 0.05
+_INFO_PATIENCE_S = 1.0  # some kernels listen seconds before they answer
 _LEFT_POLL_S = 1.0
 
 log = logging.getLogger(__name__)
@@ -55,6 +59,7 @@ class Kernel:
         self._found: int | None = None  # how much the hub had got of an agent before us
         self.state = KernelState.STARTING
         self.status: int | None = None
+        self.info = ""  # its first answer to kernel_info_request, JSON
         self._channels = KernelChannels(process.info, driver, self.streams)
         self._answers = Answers(process, self._channels)
         self._unanswered = UnansweredRequests(os.path.join(process.folder, "requests"))
@@ -78,9 +83,24 @@ class Kernel:
         self.state = KernelState.RUNNING
         if self.process.activation is not None:
             self.process.activation.forget()
+        self.note(ready=True, welcomes=self.welcomes)
+        await self._ask_info(patience_s=_INFO_PATIENCE_S)
         if any("ipykernel" in word for word in self.process.spec.argv):
             self._spokesman.log_crashes()
-        self.note(ready=True, welcomes=self.welcomes)
+
+    async def _ask_info(self, patience_s: float) -> None:
+        """Ask what every client asks first, for the hub to answer without another round trip."""
+        answered = asyncio.Event()
+
+        def on_answer(parts: Sequence[bytes]) -> None:
+            if b'"kernel_info_reply"' in frame_of(parts, HEADER):
+                self.info = frame_of(parts, CONTENT).decode("utf-8", "replace")
+                answered.set()
+
+        self._channels.on_own_answer = on_answer
+        self._spokesman.ask()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._either(answered.wait(), self._ended.wait()), patience_s)
 
     def note_process(self) -> None:
         """Write down which process the kernel is; called right after its start."""
@@ -101,6 +121,7 @@ class Kernel:
         self._channels.welcomes = self.record.welcomes
         if self.record.status is not None:
             return  # the agent had seen its end; only the hub may not have heard of it
+        self._unanswered.forget_untaken(self.driver.link.consumed_seq(self.streams.main))
         loss = Loss(since_s, self._found_seq)
         self._adoption = Adoption(self._channels, self._spokesman, self._unanswered, loss)
         if self.process.poll() is None:
@@ -125,6 +146,7 @@ class Kernel:
             self._found = 0  # its hub will not say so any more
         self._channels.move_to(driver, Streams(*streams))
         self.driver, self.streams = driver, Streams(*streams)
+        self._unanswered.moved()
         self._answers.new_clients()
         self.record = self.record.moved(self.link_id, streams)
         self.note()
@@ -141,11 +163,11 @@ class Kernel:
             return "busy" if self._answers.is_busy else "idle"
         return str(self.state.value)
 
-    def _asked(self, parts: list[bytes]) -> None:
-        self._unanswered.asked(parts)
+    def _asked(self, parts: Sequence[Part], seq: int) -> None:
+        self._unanswered.asked(parts, seq)
         self.forget_heard()
 
-    def _answered(self, parts: list[bytes]) -> None:
+    def _answered(self, parts: Sequence[bytes]) -> None:
         queued = self.driver.link.queued_seq(self.streams.main)
         if self._adoption is not None:
             queued = self._adoption.place_of(parts, queued)

@@ -5,7 +5,8 @@ same identities (the kernel's ROUTER hands the name over), so that replies to co
 which replies can no longer come, because the kernel has answered a later question, and says so.
 
 A small file in memory (``wire.mapped``), of slots that hold the number, the identity and the header of
-one request each. What does not fit is not kept.
+one request each. What does not fit is not kept. A request is noted here before the link's journal says
+that it was taken: if only the first was done when the process was killed, the hub sends it once more.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import struct
 from typing import Iterator, NamedTuple, Sequence
 
 from sshpyk.wire.jupyter_messages import HEADER, PARENT_HEADER, Request, frame_of
+from sshpyk.wire.kernel_messages import Part
 from sshpyk.wire.mapped import map_file
 
 _SLOT_BYTES = 768
 _SLOTS = 128
-_HEAD = struct.Struct("<QQHH")  # number, answer_place, size of the identity, size of the header
+# number, answer_place, taken_with (of :class:`Unanswered`), size of the identity, size of the header
+_HEAD = struct.Struct("<QQQHH")
 
 
 class Unanswered(NamedTuple):
@@ -28,6 +31,7 @@ class Unanswered(NamedTuple):
     identity: bytes
     header_bytes: bytes
     answer_place: int = 0  # of the answer on the main stream, from 1 on; 0 before there is one
+    taken_with: int = 0  # how many messages of the main stream were taken, with it
 
     @property
     def is_cell(self) -> bool:
@@ -62,9 +66,9 @@ class UnansweredRequests:
         for slot in list(self._slots.values()):
             yield self._read(slot)
 
-    def asked(self, parts: Sequence[bytes]) -> None:
-        """Note a message of a client's that is about to be given to the kernel's shell channel."""
-        request = Unanswered(parts[0], frame_of(parts, HEADER))
+    def asked(self, parts: Sequence[Part], seq: int) -> None:
+        """Note message ``seq`` of the main stream, for the shell channel, before it counts as taken."""
+        request = Unanswered(bytes(parts[0]) if parts else b"", frame_of(parts, HEADER))
         msg_id = _msg_id(request.header_bytes)
         data = request.identity + request.header_bytes
         if not (msg_id and b"_request" in request.header_bytes and self._free):
@@ -76,14 +80,26 @@ class UnansweredRequests:
         self._last_number += 1
         self._map[place + _HEAD.size : place + _HEAD.size + len(data)] = data
         sizes = len(request.identity), len(request.header_bytes)
-        _HEAD.pack_into(self._map, place, self._last_number, 0, *sizes)
+        _HEAD.pack_into(self._map, place, self._last_number, 0, seq + 1, *sizes)
+
+    def forget_untaken(self, taken: int) -> None:
+        """Forget what the agent before us had noted, but not taken: only ``taken`` messages were."""
+        for request in list(self.waiting()):
+            if request.taken_with > taken:
+                self.forget(request)
+
+    def moved(self) -> None:
+        """The kernel's main stream is another one now, whose messages are counted anew."""
+        for slot in self._slots.values():
+            number, answer_place, _, *sizes = _HEAD.unpack_from(self._map, slot * _SLOT_BYTES)
+            _HEAD.pack_into(self._map, slot * _SLOT_BYTES, number, answer_place, 0, *sizes)
 
     def answered(self, parts: Sequence[bytes], answer_place: int) -> None:
         """Note that this message answers its request, and how many the main stream has with it."""
         slot = self._slots.get(_msg_id(frame_of(parts, PARENT_HEADER))) if self._slots else None
         if slot is not None:
-            number, _, *sizes = _HEAD.unpack_from(self._map, slot * _SLOT_BYTES)
-            _HEAD.pack_into(self._map, slot * _SLOT_BYTES, number, answer_place, *sizes)
+            number, _, *rest = _HEAD.unpack_from(self._map, slot * _SLOT_BYTES)
+            _HEAD.pack_into(self._map, slot * _SLOT_BYTES, number, answer_place, *rest)
 
     def heard(self, acknowledged: int) -> None:
         """Forget the requests whose answers are among the first messages of the main stream."""
@@ -100,7 +116,7 @@ class UnansweredRequests:
         """Forget a request; idempotent."""
         slot = self._slots.pop(_msg_id(request.header_bytes), None)
         if slot is not None:
-            _HEAD.pack_into(self._map, slot * _SLOT_BYTES, 0, 0, 0, 0)
+            _HEAD.pack_into(self._map, slot * _SLOT_BYTES, 0, 0, 0, 0, 0)
             self._free.append(slot)
 
     def close(self) -> None:
@@ -112,10 +128,12 @@ class UnansweredRequests:
         return int(_HEAD.unpack_from(self._map, slot * _SLOT_BYTES)[0])
 
     def _read(self, slot: int) -> Unanswered:
-        _, answer_place, identity, header = _HEAD.unpack_from(self._map, slot * _SLOT_BYTES)
+        _, answer_place, taken_with, identity, header = _HEAD.unpack_from(
+            self._map, slot * _SLOT_BYTES
+        )
         start = slot * _SLOT_BYTES + _HEAD.size
         data = self._map[start : start + identity + header]
-        return Unanswered(data[:identity], data[identity:], answer_place)
+        return Unanswered(data[:identity], data[identity:], answer_place, taken_with)
 
 
 def _msg_id(header_bytes: bytes) -> str:

@@ -50,6 +50,7 @@ class LinkDriver:
         self.when_left: list[Callable[[], None]] = []
         self._handlers: dict[int, Handler] = {}
         self._paces: dict[int, Pace] = {}
+        self._prepare: dict[int, Callable[[Message], None]] = {}
         self._watchers: dict[int, Callable[[], None]] = {}
         self._waiting: dict[int, deque[Message]] = {}
         self._ack_planned = False
@@ -59,17 +60,27 @@ class LinkDriver:
     # What consumers do
 
     def claim(
-        self, stream: int, handler: Handler, *, urgent: bool = False, pace: Pace | None = None
+        self,
+        stream: int,
+        handler: Handler,
+        *,
+        urgent: bool = False,
+        pace: Pace | None = None,
+        prepare: Callable[[Message], None] | None = None,
     ) -> None:
         """Hand every message of ``stream`` to ``handler``, beginning with those that wait.
 
         ``pace`` is asked about messages that waited for a connection, and about those behind them.
+        ``prepare`` sees each before it counts as taken: if we are killed then, it comes again.
         """
         self.link.open(stream, urgent=urgent)
         self._handlers[stream] = handler
         self._paces.pop(stream, None)
         if pace is not None:
             self._paces[stream] = pace
+        self._prepare.pop(stream, None)
+        if prepare is not None:
+            self._prepare[stream] = prepare
         self._hand_over_waiting(stream)
 
     def watch(self, stream: int, on_taken: Callable[[], None]) -> None:
@@ -85,6 +96,7 @@ class LinkDriver:
         """Hand nothing of ``stream`` over any more: what comes waits, unacknowledged."""
         self._handlers.pop(stream, None)
         self._paces.pop(stream, None)
+        self._prepare.pop(stream, None)
 
     def abandon(self, stream: int) -> None:
         """Drop what comes on ``stream`` from now on, and end our direction of it."""
@@ -206,8 +218,13 @@ class LinkDriver:
         handler = self._handlers[message.stream]
         if message.end:
             del self._handlers[message.stream]
-        self.before_hand_over(message)
+        prepare = self._prepare.get(message.stream)
         try:
+            try:
+                if prepare is not None:
+                    prepare(message)
+            finally:
+                self.before_hand_over(message)
             taken = handler(message)
         except Exception:
             # A consumer's failure costs its message, never those behind it or the link.

@@ -25,11 +25,11 @@ def test_requests_are_found_in_the_order_in_which_they_were_asked(tmp_path: Path
     path = str(tmp_path / "requests")
     first = UnansweredRequests(path)
     asked = [request(identity=b"%d" % number) for number in range(5)]
-    for parts in asked[:4]:
-        first.asked(parts)
+    for seq, parts in enumerate(asked[:4]):
+        first.asked(parts, seq)
     first.answered(answer_to(asked[1]), 7)
     first.heard(7)
-    first.asked(asked[4])  # in a slot that was used before
+    first.asked(asked[4], 4)  # in a slot that was used before
     found = list(UnansweredRequests(path).waiting())
     assert [one.identity for one in found] == [b"0", b"2", b"3", b"4"]
     assert [one.header_bytes for one in found] == [asked[number][3] for number in (0, 2, 3, 4)]
@@ -40,7 +40,7 @@ def test_answered_request_is_kept_until_the_hub_has_heard_the_answer(tmp_path: P
     path = str(tmp_path / "requests")
     made = UnansweredRequests(path)
     parts = request("kernel_info_request")
-    made.asked(parts)
+    made.asked(parts, 0)
     made.answered(answer_to(parts), 7)
     made.heard(6)
     (found,) = UnansweredRequests(path).waiting()
@@ -63,7 +63,7 @@ def test_answered_request_is_kept_until_the_hub_has_heard_the_answer(tmp_path: P
 def test_what_needs_no_answer_or_does_not_fit_is_not_kept(tmp_path: Path, parts: list[bytes]):
     path = str(tmp_path / "requests")
     made = UnansweredRequests(path)
-    made.asked(parts)
+    made.asked(parts, 0)
     made.answered(parts, 1)
     assert not list(made.waiting())
     assert not list(UnansweredRequests(path).waiting())
@@ -74,10 +74,34 @@ def test_more_requests_than_slots_are_no_error(tmp_path: Path, monkeypatch: pyte
     made = UnansweredRequests(str(tmp_path / "requests"))
     asked = [request() for _ in range(3)]
     for parts in asked:
-        made.asked(parts)
+        made.asked(parts, 0)
     for place, parts in enumerate(asked):
         made.answered(answer_to(parts), place + 1)
     made.heard(3)
     assert not list(made.waiting())
-    made.asked(asked[2])
+    made.asked(asked[2], 0)
     assert len(list(made.waiting())) == 1
+
+
+def test_request_that_was_noted_but_not_taken_will_come_again(tmp_path: Path):
+    path = str(tmp_path / "requests")
+    made = UnansweredRequests(path)
+    taken, untaken = request(), request()
+    made.asked(taken, 6)
+    made.asked(untaken, 7)
+    found = UnansweredRequests(path)
+    found.forget_untaken(7)
+    assert [one.header_bytes for one in found.waiting()] == [taken[3]]
+    found.asked(untaken, 7)
+    assert [one.header_bytes for one in found.waiting()] == [taken[3], untaken[3]]
+
+
+def test_what_was_taken_over_another_link_stays_taken(tmp_path: Path):
+    path = str(tmp_path / "requests")
+    made = UnansweredRequests(path)
+    parts = request()
+    made.asked(parts, 6)
+    made.moved()
+    found = UnansweredRequests(path)
+    found.forget_untaken(0)
+    assert [one.header_bytes for one in found.waiting()] == [parts[3]]

@@ -101,6 +101,29 @@ async def test_a_handler_that_fails_costs_its_message_and_no_other(caplog):
 
 
 @in_loop
+async def test_preparation_comes_before_the_note_that_a_message_was_taken_even_if_it_fails():
+    async with Joined() as joined:
+        order: list[str] = []
+
+        def prepare(message: Message) -> None:
+            order.append("prepared")
+            if message.payload == b"bad":
+                raise ValueError("bad message")
+
+        def handler(message: Message) -> bool:
+            order.append("handled")
+            return True
+
+        joined.agent.before_hand_over = lambda message: order.append("noted")
+        joined.agent.claim(1, handler, prepare=prepare)
+        joined.hub.link.open(1)
+        for payload in (b"one", b"bad"):
+            joined.hub.send(1, payload)
+        await until(lambda: joined.hub.link.backlog_bytes(1) == 0)
+        assert order == ["prepared", "noted", "handled", "prepared", "noted"]
+
+
+@in_loop
 async def test_a_lost_carrier_is_told_once_and_the_next_one_resumes_exactly_once():
     async with Joined() as joined:
         inbox = Inbox()
