@@ -122,6 +122,7 @@ class Service:
             "interrupt_mode": spec.interrupt_mode,
             "transport": kernel.process.info["transport"],
             "welcomes": kernel.welcomes,
+            "kernel_info": kernel.info,
             "notice": notice,
         }
 

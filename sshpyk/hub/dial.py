@@ -41,6 +41,8 @@ _FIRST_WORDS = (
     'exec(compile(f(int(sys.argv[2])),"<sshpyk:locate>","exec",0,1))'
 )
 
+FirstFrames = Callable[[], bytes]
+
 log = logging.getLogger(__name__)
 
 
@@ -78,21 +80,23 @@ async def dial(
     progress: Callable[[str], None],
     terminal: Terminal | None = None,
     *,
-    fresh: bool = False,
+    behind: FirstFrames | None = None,
 ) -> SshProcess:
     """Connect, bring the agent up, and return the ssh process; its next byte each way is a frame's.
 
-    ssh asks nobody, or whoever sits at ``terminal``. ``fresh``: no agent is expected there, so its code
-    is sent without being asked for, a round trip earlier. Raises an error that says which phase failed
-    and what was said.
+    ssh asks nobody, or whoever sits at ``terminal``. ``behind``: no agent is expected there, so its code
+    is sent without being asked for, and what ``behind`` returns follows it at once: two round trips less.
+    It is asked once at most, and only for the connection that is returned, if any is. Raises an error
+    that says which phase failed and what was said.
     """
-    dialing = _Dialing(target, python, progress, terminal, fresh=fresh)
+    dialing = _Dialing(target, python, progress, terminal, behind)
     first = asyncio.ensure_future(dialing.go(target))
     attempts = [first]
     with contextlib.ExitStack() as stack:
         try:
             await asyncio.wait({first}, timeout=MASTER_PATIENCE_S if terminal is None else None)
-            if not (first.done() or dialing.answered) and await _may_hang_at_a_master(target):
+            if await dialing.may_hang_at_a_master(first):
+                dialing.behind = _nothing  # which of the two comes through is not known
                 around = around_masters(target, private_folder(HUB_FOLDER))
                 attempts.append(asyncio.ensure_future(dialing.go(stack.enter_context(around))))
             winner = await _first_through(attempts)
@@ -124,18 +128,6 @@ async def _give_up(attempts: list[_Going]) -> None:
             attempt.result().end(close_pipes=True)
 
 
-async def _may_hang_at_a_master(target: SshTarget) -> bool:
-    loop = asyncio.get_running_loop()
-    try:
-        masters = await loop.run_in_executor(None, masters_on_the_way, target)
-    except SshpykError as error:  # what we wait for will say more
-        log.info("%s", error)
-        return False
-    if masters:
-        log.warning("no answer through %s: dialing around it", ", ".join(masters))
-    return bool(masters)
-
-
 class _Dialing:
     """What the attempts of one dial have in common."""
 
@@ -145,10 +137,10 @@ class _Dialing:
         python: str,
         progress: Callable[[str], None],
         terminal: Terminal | None,
-        *,
-        fresh: bool,
+        behind: FirstFrames | None,
     ) -> None:
-        self._fresh = fresh
+        self._unasked = behind is not None
+        self.behind = behind or _nothing
         self._target = target
         self._python = python
         self._progress = progress
@@ -158,14 +150,14 @@ class _Dialing:
     async def go(self, over: SshTarget) -> SshProcess:
         """Connect with the ssh and the config of ``over``."""
         marker = secrets.token_hex(8)
-        source = locate_program(AGENT_SOCKET, bundle_follows=self._fresh)
+        source = locate_program(AGENT_SOCKET, bundle_follows=self._unasked)
         words = remote_python_command(self._python, _FIRST_WORDS, marker, str(len(source)))
         ssh = await self._start(over, words)
         deadline_s = DIAL_DEADLINE_S if self._terminal is None else ASK_DEADLINE_S
         attempt = _Attempt(ssh, self._target, self._python, deadline_s)
         # Made while ssh connects: it takes a quarter of a second of this processor.
         bundle = asyncio.get_running_loop().run_in_executor(None, _bundle_upload)
-        upload = _Upload(source, bundle, unasked=self._fresh)
+        upload = _Upload(source, bundle, lambda: self.behind(), unasked=self._unasked)
         try:
             await asyncio.wait_for(attempt.run(marker, upload, self._note), deadline_s)
         except asyncio.TimeoutError:
@@ -179,6 +171,21 @@ class _Dialing:
             ssh.end(close_pipes=True)
             raise
         return ssh
+
+    async def may_hang_at_a_master(self, first: _Going) -> bool:
+        """Whether a ControlMaster of the user's may be what the first attempt waits for."""
+        if first.done() or self.answered:
+            return False
+        loop = asyncio.get_running_loop()
+        try:
+            masters = await loop.run_in_executor(None, masters_on_the_way, self._target)
+        except SshpykError as error:  # what we wait for will say more
+            log.info("%s", error)
+            return False
+        if not masters or first.done() or self.answered:
+            return False
+        log.warning("no answer through %s: dialing around it", ", ".join(masters))
+        return True
 
     async def _start(self, over: SshTarget, words: list[str]) -> SshProcess:
         terminal = self._terminal
@@ -202,7 +209,12 @@ class _Upload(NamedTuple):
 
     source: bytes
     bundle: asyncio.Future[bytes]
-    unasked: bool  # the code at once
+    behind: FirstFrames
+    unasked: bool  # the code at once, and what is behind it
+
+
+def _nothing() -> bytes:
+    return b""
 
 
 def _bundle_upload() -> bytes:
@@ -228,7 +240,9 @@ class _Attempt:
         note(self._phase)
         self._check_version(await self._word(b" "))
         self._phase = Phase.LOCATE
-        await self._ssh.write(upload.source + (await upload.bundle if upload.unasked else b""))
+        await self._ssh.write(
+            upload.source + (await upload.bundle + upload.behind() if upload.unasked else b"")
+        )
         answer = await self._word(b"\n")
         if answer == b"absent":
             self._phase = Phase.UPLOAD
@@ -238,6 +252,7 @@ class _Attempt:
             answer = await self._word(b"\n")
         if answer not in (b"found", b"started"):
             raise self._no_answer(answer)
+        self._ssh.unread = self._received
         log.info("the agent on %s was %s", self._target.host, answer.decode())
 
     async def _skip_to(self, marker: bytes) -> None:

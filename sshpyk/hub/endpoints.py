@@ -31,6 +31,7 @@ _ROUTED = (SHELL, STDIN, CONTROL)
 _COMING_BACK_S = 10.0  # within that clients come back to the sockets of a hub that was replaced
 _LINGER_MS = 2000  # after a close: what clients have not read yet
 _SUBSCRIPTION_PATIENCE_S = 3.0  # a client that asks something mostly wants the output, too
+_SUBSCRIBES_WITHIN_S = 1.0  # of its first question; a client opens all its sockets together
 _ALL = 1 << 48
 _COPY_BELOW_BYTES = 64 * 1024
 
@@ -77,6 +78,7 @@ class Endpoints:
                 f"cannot bind the kernel's local sockets: {error}", phase="binding local sockets"
             ) from error
         self._subscribed = asyncio.Event()
+        self._unsent: list[list[tuple[int, list[bytes]]]] = []  # answers in the kernel's place
         self._loop.add_reader(self._sockets[IOPUB].FD, self._read_subscriptions)
         # Also while the kernel still starts: a client that was started beside it takes a second of
         # silence for its death (jupyter_client's wait_for_ready).
@@ -131,15 +133,17 @@ class Endpoints:
         streams: tuple[int, int],
         on_exit: Callable[[int], None],
         limits: IopubLimits | None = None,
+        kernel_info: str = "",
     ) -> None:
         """Join the sockets to a kernel's streams (main, control); ``on_exit`` gets its status.
 
         ``limits``: what the client drops output above; a backlog is handed over below them.
+        ``kernel_info``: what a new kernel has answered to ``kernel_info_request``, JSON.
         """
         self._driver, self._streams, self._on_exit = driver, streams, on_exit
         driver.link.open(streams[0])
         self.delivered = driver.link.consumed_seq(streams[0])
-        self._kernel_info = KernelInfo(self._signer)
+        self._kernel_info = KernelInfo(self._signer, kernel_info)
         self._pace = _pace_below(limits)
         if not self._held:
             self._take_output()
@@ -228,7 +232,7 @@ class Endpoints:
         while driver is not None and not bound.closed and _readable(bound):
             parts = bound.recv_multipart(copy=True)
             self._client_is_there()
-            if self._is_away() and self._answer_offline(channel, parts):
+            if self._answer_in_its_place(channel, parts):
                 continue
             main, control = self._streams
             stream = control if channel == CONTROL else main
@@ -239,11 +243,23 @@ class Endpoints:
                 log.warning("dropped what a client said on %s: %s", _NAMES[channel], error)
             driver = self._driver
 
-    def _answer_offline(self, channel: int, parts: list[bytes]) -> bool:
-        answers = self._kernel_info.answer(channel, parts)
-        for answered, answer in answers:
-            self._send(self._sockets[answered], answer)
+    def _answer_in_its_place(self, channel: int, parts: list[bytes]) -> bool:
+        answers = self._kernel_info.answer(channel, parts, away=self._is_away())
+        if answers:
+            self._unsent.append(answers)
+            if self._subscribed.is_set():
+                self._send_answers()
+            else:
+                # The state would reach nobody, and clients wait for it as well.
+                self._loop.call_later(_SUBSCRIBES_WITHIN_S, self._send_answers)
         return bool(answers)
+
+    def _send_answers(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        for answers in unsent:
+            for channel, answer in answers:
+                if not self._sockets[channel].closed:
+                    self._send(self._sockets[channel], answer)
 
     def _drop_waiting_control(self) -> None:
         """Drop control messages from before this kernel: a shutdown_request was for the last one.
@@ -261,6 +277,7 @@ class Endpoints:
             if word[:1] != b"\x01":
                 continue
             self._subscribed.set()
+            self._send_answers()
             self.end_hold()
             if now_s() < self._greets_from_s:
                 continue

@@ -10,7 +10,6 @@ import contextlib
 import logging
 import secrets
 from collections.abc import Callable
-from typing import NamedTuple
 
 from sshpyk.errors import (
     HubError,
@@ -26,6 +25,7 @@ from sshpyk.hub.linkstate import (
     no_common_version,
     state_after,
 )
+from sshpyk.hub.opening import RESUMING, Opening
 from sshpyk.hub.outage import Outage
 from sshpyk.hub.redial import Redial
 from sshpyk.hub.ssh_process import SshProcess
@@ -38,9 +38,7 @@ from sshpyk.wire.driver import LinkDriver
 from sshpyk.wire.journal import Head, Journal, Noted
 from sshpyk.wire.rpc import Operation, Params, Rpc
 
-RESUMING = "resuming the link"
 _AGENT_LEFT_TRIES = 3
-HELLO_DEADLINE_S = 20.0
 _PROMPT_ANSWER_S = 1.5  # over a line that has not changed with the network
 
 log = logging.getLogger(__name__)
@@ -86,9 +84,9 @@ class HostLink:
         self._logging_in = False
         self._waiting = 0  # how many launches wait for the link, and logins
         self._ssh: SshProcess | None = None
-        self._opening: _Opening | None = None
+        self._opening: Opening | None = None  # of this link, the latest
         self._resumed = asyncio.Event()
-        # A new link's first connection takes requests, behind its HELLO.
+        # A new link's first connection is being made: requests are sent with its HELLO.
         self.carried = asyncio.Event()
         self._failure: SshpykError | None = None
         self._telling: asyncio.Future[None] | None = None  # kept: the loop holds tasks weakly
@@ -116,6 +114,7 @@ class HostLink:
         self.driver.on_incompatible = self._on_incompatible
         self.rpc = Rpc(self.driver, self.operations)
         self._epoch = link.epoch
+        self._opening = None
 
     async def _kernel_welcomes(self, params: Params) -> Params:
         self.on_kernel_welcomes(params["kernel_id"])
@@ -262,6 +261,7 @@ class HostLink:
         """Leave no ssh behind for a link that never was, once every launch has given up."""
         if self._dialing.goes_on and not (self._waiting or self.driver.link.confirmed):
             self._dialing.stop()
+            self._forget_unsent()
             self._be(LinkState.DOWN)
 
     def _dialing_defect(self, defect: BaseException) -> None:
@@ -278,6 +278,7 @@ class HostLink:
         try:
             await self._dial_once(terminal)
         except SshpykError as error:
+            error.host = error.host or self.target.host
             log.warning("%s", error)
             self.outage.go_on(error)
             self.reason = error
@@ -300,37 +301,33 @@ class HostLink:
         self._failure = error
         self._resumed.set()
         if not ever_up:
-            self.rpc.fail_all(error)  # what rode along with the HELLO
+            rpc = self.rpc
+            self._forget_unsent()
+            rpc.fail_all(error)  # what rode along with the HELLO, or was to
+
+    def _forget_unsent(self) -> None:
+        """Let the next dial not ask for what nobody waits for any more.
+
+        What has gone out stays with the link: the host may have done it, and be asked to undo it.
+        """
+        if self._opening is None or not self._opening.sent:
+            self._renew_link()
+
+    def _renew_link(self) -> None:
+        """Begin anew, with a link of which nobody has heard."""
+        self.driver.leave("")
+        self._journal.clear()
+        self._use_link(Link(secrets.token_hex(16)))
 
     async def _dial_once(self, terminal: Terminal | None) -> None:
         """Make one connection and wait until the agent has taken the link up on it."""
         began_s = now_s()
-        again = self.driver.link.confirmed
-        ssh = await self._redial.connect(self._python, terminal, again=again)
-        link = self.driver.link
-        self._epoch += 1
-        self._note_head()
-        never_carried = link.epoch == 0
-        connection = Connection.initiate(link, self._epoch)
-        carrier = Carrier(connection, ssh.stdout_fd, ssh.stdin_fd)
-        self._opening = _Opening(carrier, asyncio.get_running_loop().create_future())
-        self.driver.adopt(carrier)
-        if never_carried:
-            self.driver.carry_by(carrier)  # its first requests ride along with the HELLO
+        opening = self._opening = Opening(self.driver, self._redial, self._next_connection)
+        if opening.is_first:
             self.carried.set()
-        carrier.start()
         try:
-            await asyncio.wait_for(self._opening.answer, HELLO_DEADLINE_S)
-        except BaseException as error:
-            carrier.close()
-            if self.driver.carrier is carrier:
-                self.driver.carrier = None
-            ssh.end(close_pipes=False)
-            if isinstance(error, asyncio.TimeoutError):
-                raise self._unreachable("the agent did not answer") from None
-            raise
+            ssh = await opening.connect(self._python, terminal)
         finally:
-            self._opening = None
             self.carried.clear()
         self._end_ssh()
         self._ssh = ssh
@@ -343,6 +340,11 @@ class HostLink:
         if duration_s is not None:
             self._telling = asyncio.ensure_future(self._tell_back(duration_s))
 
+    def _next_connection(self) -> Connection:
+        self._epoch += 1
+        self._note_head()
+        return Connection.initiate(self.driver.link, self._epoch)
+
     async def _tell_back(self, duration_s: float) -> None:
         with contextlib.suppress(SshpykError):  # lost for good meanwhile, which is told otherwise
             waiting = await self.rpc.call("backlog")
@@ -350,9 +352,6 @@ class HostLink:
 
     def _note_phase(self, text: str) -> None:
         self.phase = text
-
-    def _unreachable(self, what: str) -> Unreachable:
-        return Unreachable(what, host=self.target.host, phase=RESUMING)
 
     def _end_ssh(self) -> None:
         if self._ssh is not None:
@@ -365,8 +364,8 @@ class HostLink:
         if not event.known:
             self._lose_link(event.boot_id)
             return
-        if self._opening is not None and carrier is self._opening.carrier:
-            _settle(self._opening.answer, None)
+        if self._opening is not None and self._opening.awaits(carrier):
+            self._opening.settle()
         self._journal.prune(self.driver.link)
         if event.boot_id != self._boot_id:
             self._boot_id = event.boot_id
@@ -381,8 +380,8 @@ class HostLink:
         self.on_agent_replaced()
 
     def _on_connection_lost(self, carrier: Carrier, reason: str) -> None:
-        if self._opening is not None and carrier is self._opening.carrier:
-            _settle(self._opening.answer, self._unreachable(reason))
+        if self._opening is not None and self._opening.awaits(carrier):
+            self._opening.settle(Unreachable(reason, host=self.target.host, phase=RESUMING))
         elif self.state is LinkState.UP and self.driver.carrier is None:
             log.warning("the connection to %s was lost: %s", self.target.host, reason)
             self.reason = Unreachable(f"the connection was lost: {reason}", host=self.target.host)
@@ -393,8 +392,8 @@ class HostLink:
 
     def _on_incompatible(self, carrier: Carrier, versions: tuple[int, ...]) -> None:
         error = no_common_version(self.target.host, RESUMING, versions)
-        if self._opening is not None and carrier is self._opening.carrier:
-            _settle(self._opening.answer, error)
+        if self._opening is not None and self._opening.awaits(carrier):
+            self._opening.settle(error)
 
     def _on_suspect(self) -> None:
         self._suspect(SUSPECT_AFTER_S)
@@ -418,28 +417,10 @@ class HostLink:
         self.outage.end()
         self._boot_id = boot_id
         opening, rpc = self._opening, self.rpc
-        self.driver.leave("")
-        self._journal.clear()
-        self._use_link(Link(secrets.token_hex(16)))
+        self._renew_link()
         self.reason = error
         self._be(LinkState.DOWN)
         if opening is not None:
-            _settle(opening.answer, error)
+            opening.settle(error)
         rpc.fail_all(error)
         self.on_lost_link(error)
-
-
-class _Opening(NamedTuple):
-    """A connection whose HELLO has not been answered yet."""
-
-    carrier: Carrier
-    answer: asyncio.Future[None]
-
-
-def _settle(answer: asyncio.Future[None], error: SshpykError | None) -> None:
-    if answer.done():
-        return
-    if error is None:
-        answer.set_result(None)
-    else:
-        answer.set_exception(error)

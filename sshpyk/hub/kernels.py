@@ -115,14 +115,14 @@ class Kernels:
         deadline_s = asyncio.get_running_loop().time() + request.launch_timeout_s
         bringing_up = asyncio.ensure_future(self._host.bring_up(request.python))
         # A request that rode along with the first HELLO fails as the dial does, and says it.
-        bringing_up.add_done_callback(lambda task: task.cancelled() or task.exception())
+        bringing_up.add_done_callback(self._note_up)
         endpoints: Endpoints | None = None
         try:
             endpoints = self._pool.take(connection_file.read(request.connection_file))
-            if request.mounted_folders:
+            if not (request.mounted_folders or request.activate):  # whose time begins when it is up
+                await _first_of(bringing_up, self._host.carried.wait())
+            if not self._host.carried.is_set():
                 await bringing_up
-            else:
-                await _either(bringing_up, self._host.carried.wait())
             request, missing = await mount_for_launch(self.mounts, kernel_id, request)
             kernel = await self._start(kernel_id, request, endpoints, deadline_s)
             kernel.notice = "; ".join(filter(None, (*missing, kernel.notice)))
@@ -136,13 +136,16 @@ class Kernels:
                 error.host = self._host.target.host
             raise
 
+    def _note_up(self, bringing_up: asyncio.Task[None]) -> None:
+        if not bringing_up.cancelled() and bringing_up.exception() is None:
+            self._host.phase = "starting the kernel"
+
     async def _start(
         self, kernel_id: str, request: LaunchRequest, endpoints: Endpoints, deadline_s: float
     ) -> HubKernel:
         # What this begins with: a link that is lost meanwhile is replaced by another.
         driver, rpc = self._host.driver, self._host.rpc
         main, control = self._host.new_streams(2)
-        self._host.phase = "starting the kernel"
         # The agent gives up first, for it can say what the activation had printed.
         rest_s = deadline_s - asyncio.get_running_loop().time()
         activate_s = max(rest_s * 0.9 - 0.5, 0.5)
@@ -177,7 +180,7 @@ class Kernels:
             self._launching.discard(kernel_id)
         kernel = HubKernel(Ticket(kernel_id, [main, control], started["pid"]), request, endpoints)
         kernel.notice = started.get("notice", "")
-        self._join(kernel)
+        self._join(kernel, started.get("kernel_info", ""))
         if started["welcomes"] or kernel_id in self._welcoming:
             endpoints.greet_subscribers()
         return kernel
@@ -220,7 +223,7 @@ class Kernels:
             endpoints.greet_subscribers()
         return kernel
 
-    def _join(self, kernel: HubKernel) -> None:
+    def _join(self, kernel: HubKernel, kernel_info: str = "") -> None:
         self._kernels[kernel.kernel_id] = kernel
         main, control = kernel.ticket.streams
         kernel.endpoints.attach(
@@ -228,6 +231,7 @@ class Kernels:
             (main, control),
             lambda status: self._ended(kernel, status),
             kernel.request.limits,
+            kernel_info,
         )
 
     async def reattach(self, request: LaunchRequest, ticket: Ticket) -> HubKernel:
@@ -406,12 +410,10 @@ class Kernels:
         self._pool.close()
 
 
-async def _either(first: asyncio.Future[None], other: Coroutine[Any, Any, Any]) -> None:
-    """Return when one of the two is done. Raises what ``first`` does."""
+async def _first_of(first: asyncio.Future[None], other: Coroutine[Any, Any, Any]) -> None:
+    """Return when one of the two is done; ``other`` is given up then."""
     waiting = asyncio.ensure_future(other)
     try:
         await asyncio.wait({first, waiting}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         waiting.cancel()
-    if first.done():
-        first.result()

@@ -1,5 +1,10 @@
-"""What the hub answers in the kernel's place while the link is away: ``kernel_info_request``.
+"""What the hub answers in the kernel's place: ``kernel_info_request``.
 
+Every client asks it first, and waits for the answer. The agent has asked it as the kernel began to
+listen, and the answer came with the word that the kernel is there: so until anybody asks for more, that
+is the answer, without another round trip.
+
+And while the link is away.
 A Jupyter server that opens a page asks a kernel that is silent up to 240 times a minute (``nudge``), and
 opens nothing before it has an answer. None of that helps a kernel behind a cut line, and all of it would
 arrive there at once later. The answer is the kernel's own last one, with its last known state.
@@ -13,15 +18,18 @@ from sshpyk.wire.jupyter_messages import CONTENT, HEADER, Signer, frame_of
 from sshpyk.wire.kernel_messages import CONTROL, IOPUB, SHELL, Part
 
 _STATUS_BYTES = 64
+_IDLE = b'{"execution_state": "idle"}'
 _UNKNOWN_STATE = b'{"execution_state": "busy"}'
 
 
 class KernelInfo:
     """One kernel's latest answer, and its latest state."""
 
-    def __init__(self, signer: Signer) -> None:
+    def __init__(self, signer: Signer, first: str = "") -> None:
+        """``first`` is what a new kernel has answered already, JSON."""
         self._signer = signer
-        self._content: bytes | None = None
+        self._untouched = bool(first)  # nobody has asked it for anything else
+        self._content = first.encode()
         self._state = _UNKNOWN_STATE
 
     def note(self, channel: int, parts: Sequence[Part]) -> None:
@@ -32,9 +40,13 @@ class KernelInfo:
         elif channel in (SHELL, CONTROL) and b'"kernel_info_reply"' in frame_of(parts, HEADER):
             self._content = frame_of(parts, CONTENT)
 
-    def answer(self, channel: int, parts: Sequence[bytes]) -> list[tuple[int, list[bytes]]]:
-        """Return what to send for a client's request, as (channel, parts); nothing for all others."""
-        if self._content is None or b'"kernel_info_request"' not in frame_of(parts, HEADER):
+    def answer(
+        self, channel: int, parts: Sequence[bytes], *, away: bool
+    ) -> list[tuple[int, list[bytes]]]:
+        """Return what to send for a client's request, as (channel, parts); nothing where it must pass."""
+        asked = b'"kernel_info_request"' in frame_of(parts, HEADER)
+        self._untouched = self._untouched and asked
+        if not (asked and self._content and (away or self._untouched)):
             return []
         request = self._signer.read(parts)
         if request is None:
@@ -43,7 +55,9 @@ class KernelInfo:
         reply = self._signer.message_of(
             "kernel_info_reply", self._content, identities=request.identities, parent_header=parent
         )
+        # A new kernel may have said "starting" last, behind which it has answered the agent.
+        state = _IDLE if self._untouched else self._state
         status = self._signer.message_of(
-            "status", self._state, identities=[b"status"], parent_header=parent
+            "status", state, identities=[b"status"], parent_header=parent
         )
         return [(IOPUB, status), (channel, reply)]

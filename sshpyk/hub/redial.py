@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from sshpyk.errors import Unreachable
-from sshpyk.hub.dial import DIAL_DEADLINE_S, Phase, Terminal, dial
+from sshpyk.hub.dial import DIAL_DEADLINE_S, FirstFrames, Phase, Terminal, dial
 from sshpyk.hub.linkstate import LONG_AWAY_S
 from sshpyk.hub.ssh_process import SshProcess
 from sshpyk.ssh.command import SshTarget
@@ -45,20 +45,21 @@ class Redial:
         self._usual_s = 0.0  # the shortest so far; 0 until one came through
 
     async def connect(
-        self, python: str, terminal: Terminal | None = None, *, again: bool
+        self, python: str, terminal: Terminal | None = None, *, behind: FirstFrames | None
     ) -> SshProcess:
-        """Return a connection; dial more than once if that takes long and it is ``again``.
+        """Return a connection; dial more than once if that takes long.
 
-        A person at ``terminal`` takes the time that it takes. Raises what the dial met.
+        ``behind``: of a first connection, which is dialled once; see :func:`.dial.dial`. A person at
+        ``terminal`` takes the time that it takes. Raises what the dial met.
         """
 
         async def dial_timed() -> SshProcess:
             began_s = now_s()
-            ssh = await dial(self._target, python, self._note_phase, terminal, fresh=not again)
+            ssh = await dial(self._target, python, self._note_phase, terminal, behind=behind)
             self._usual_s = min(self._usual_s or math.inf, now_s() - began_s)
             return ssh
 
-        if terminal is not None or not again:
+        if terminal is not None or behind is not None:
             return await dial_timed()
         every_s = EVERY_S if self._away_s() < LONG_AWAY_S else LONG_AWAY_EVERY_S
         again_s = max(every_s, 3 * self._usual_s)  # a slow login is not taken for a hole

@@ -45,13 +45,14 @@ class Pipes(NamedTuple):
 class SshProcess:
     """See the module. Owns the process; stdin and stdout may be taken over by a carrier.
 
-    ``on_said`` is told what comes on stderr.
+    ``on_said`` is told what comes on stderr. ``unread`` is what a dial has read beyond its own words.
     """
 
     def __init__(self, process: GroupLeader, pipes: Pipes) -> None:
         self._process = process
         self.stdin_fd, self.stdout_fd, self._stderr_fd = pipes
         self.on_said: Callable[[bytes], None] = lambda data: None
+        self.unread = b""
         self._tail = b""
         os.set_blocking(self._stderr_fd, False)
         os.set_blocking(self.stdout_fd, False)

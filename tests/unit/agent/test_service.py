@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -51,6 +52,8 @@ async def test_an_ipykernel_executes_asks_and_ends(short_folder: Path):
         assert alive(started["pid"])
         assert (started["transport"], started["interrupt_mode"]) == ("ipc", "signal")
         assert started["welcomes"]
+        assert json.loads(started["kernel_info"])["implementation"] == "ipython"
+        assert not bench.heard(SHELL, "kernel_info_reply")  # nobody's question but ours
         bench.execute("print(6 * 7); name = input('who? '); print('hi', name)")
         assert (await bench.hear(STDIN, "input_request"))["prompt"] == "who? "
         bench.ask("input_reply", {"value": "me"}, STDIN)

@@ -21,7 +21,7 @@ from sshpyk.errors import (
 )
 from sshpyk.hub import dial as dial_module
 from sshpyk.hub import ssh_process as ssh_process_module
-from sshpyk.hub.dial import dial
+from sshpyk.hub.dial import FirstFrames, dial
 from sshpyk.hub.ssh_process import SshProcess
 from sshpyk.ssh.command import SshTarget
 from tests.unit.agent.service_bench import alive
@@ -69,8 +69,10 @@ class Stage:
         monkeypatch.setattr(dial_module, "locate_program", lambda name, bundle_follows: program)
         monkeypatch.setattr(dial_module, "agent_bundle", lambda: b"bundle" * 9999)
 
-    async def dial(self, python: str = sys.executable, *, fresh: bool = False) -> SshProcess:
-        return await dial(self.target, python, self.said.append, fresh=fresh)
+    async def dial(
+        self, python: str = sys.executable, *, behind: FirstFrames | None = None
+    ) -> SshProcess:
+        return await dial(self.target, python, self.said.append, behind=behind)
 
     def pids(self) -> list[int]:
         return [int(line) for line in (self.folder / "pids").read_text().split()]
@@ -120,11 +122,16 @@ async def test_the_agent_is_sent_where_there_is_none(stage: Stage, monkeypatch):
 
 @pytest.mark.parametrize("program", [ABSENT_OF_FIRST, FOUND_OF_FIRST])
 @in_loop
-async def test_a_first_dial_sends_the_agent_unasked(stage: Stage, monkeypatch, program: bytes):
+async def test_a_first_dial_sends_the_agent_and_the_first_frames_unasked(
+    stage: Stage, monkeypatch, program: bytes
+):
     stage.program(monkeypatch, program + ECHO)
-    ssh = await stage.dial(fresh=True)
-    os.write(ssh.stdin_fd, b"first frame")
-    assert await ssh.read_some() == b"first frame"
+    ssh = await stage.dial(behind=lambda: b"first frames, ")
+    os.write(ssh.stdin_fd, b"second")
+    said = ssh.unread  # their answer may come right behind the last word of the dial
+    while len(said) < len(b"first frames, second"):
+        said += await ssh.read_some()
+    assert said == b"first frames, second"
     await end(ssh)
 
 

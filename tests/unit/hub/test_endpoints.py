@@ -35,11 +35,12 @@ class Bench:
         self.got: dict[int, list[ChannelMessage]] = {MAIN: [], CTRL: []}
         self._next = (MAIN, CTRL)
 
-    def attach(self) -> None:
+    def attach(self, kernel_info: str = "") -> None:
         for stream in self._next:
             self.got[stream] = []
             self.joined.agent.claim(stream, self._keep)
-        self.endpoints.attach(self.joined.hub, self._next, self.statuses.append)
+        hub, streams = self.joined.hub, self._next
+        self.endpoints.attach(hub, streams, self.statuses.append, kernel_info=kernel_info)
         self.main, self.control = self._next
         self._next = (self._next[0] + 4, self._next[1] + 4)
 

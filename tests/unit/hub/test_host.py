@@ -28,7 +28,7 @@ from sshpyk.errors import (
 from sshpyk.hub import dialing as dialing_module
 from sshpyk.hub import host as host_module
 from sshpyk.hub import redial as redial_module
-from sshpyk.hub.dial import Terminal
+from sshpyk.hub.dial import FirstFrames, Terminal
 from sshpyk.hub.host import HostLink
 from sshpyk.hub.linkstate import LinkState, state_after
 from sshpyk.hub.ssh_process import SshProcess
@@ -52,6 +52,7 @@ class FakeSsh:
     pid = 4711
 
     def __init__(self, wire: socket.socket) -> None:
+        self.unread = b""
         self.stdin_fd = os.dup(wire.fileno())
         self.stdout_fd = os.dup(wire.fileno())
         wire.close()
@@ -91,6 +92,9 @@ class FakeNetwork:
         self.left: list[str] = []
         self.boot_id = "one"
         self.listening = True  # the agent answers
+        self.asks_for_first_frames = True
+        self.first_frames = b""
+        self.echoed: list[str] = []
         self.may_dial = asyncio.Event()
         self.may_dial.set()
 
@@ -101,10 +105,10 @@ class FakeNetwork:
         progress: Callable[[str], None],
         terminal: Terminal | None,
         *,
-        fresh: bool,
+        behind: FirstFrames | None,
     ) -> FakeSsh:
         self.dials += 1
-        self.fresh.append(fresh)
+        self.fresh.append(behind is not None)
         self.terminals.append(terminal)
         self.pythons.append(python)
         progress(f"connecting with ssh: {target.host}")
@@ -118,6 +122,9 @@ class FakeNetwork:
             carrier.on_event = self._on_first_event
             carrier.on_lost = lambda carrier, reason: None
             carrier.start()
+        if behind is not None and self.asks_for_first_frames:
+            self.first_frames = behind()
+            ours.sendall(self.first_frames)
         self.sshs.append(FakeSsh(ours))
         return self.sshs[-1]
 
@@ -138,8 +145,8 @@ class FakeNetwork:
         for later in events:
             carrier.on_event(carrier, later)
 
-    @staticmethod
-    async def _echo(params: Params) -> Params:
+    async def _echo(self, params: Params) -> Params:
+        self.echoed.append(params["text"])
         return {"echo": params["text"]}
 
     def cut(self) -> None:
@@ -230,13 +237,20 @@ async def test_the_first_dials_failure_is_raised_to_all_and_the_next_wish_dials_
         assert net.dials == 2
 
 
+@pytest.mark.parametrize("asked", [True, False])
 @in_loop
-async def test_a_request_rides_along_with_the_first_hello(monkeypatch, tmp_path):
+async def test_a_request_rides_along_with_the_first_hello(monkeypatch, tmp_path, asked: bool):
     async with network(monkeypatch, tmp_path) as (net, host):
+        net.asks_for_first_frames = asked
+        net.may_dial.clear()
         up = asyncio.ensure_future(host.bring_up("python3"))
         await host.carried.wait()
         assert not host.is_up
-        assert await host.rpc.call("echo", text="early") == {"echo": "early"}
+        early = asyncio.ensure_future(host.rpc.call("echo", text="early"))
+        await asyncio.sleep(0)
+        net.may_dial.set()
+        assert await early == {"echo": "early"}
+        assert (b"early" in net.first_frames) == asked
         await up
         assert not host.carried.is_set()
         net.may_dial.clear()
@@ -248,8 +262,46 @@ async def test_a_request_rides_along_with_the_first_hello(monkeypatch, tmp_path)
 
 
 @in_loop
+async def test_a_request_made_for_a_first_dial_that_failed_is_not_sent_by_the_next(
+    monkeypatch, tmp_path
+):
+    async with network(monkeypatch, tmp_path) as (net, host):
+        net.failures = [Unreachable("no route")]
+        net.may_dial.clear()
+        up = asyncio.ensure_future(host.bring_up("python3"))
+        await host.carried.wait()
+        early = asyncio.ensure_future(host.rpc.call("echo", text="early"))
+        await asyncio.sleep(0)
+        net.may_dial.set()
+        with pytest.raises(Unreachable, match="no route"):
+            await early
+        with pytest.raises(Unreachable, match="no route"):
+            await up
+        await host.bring_up("python3")
+        assert net.fresh == [True, True]
+        assert b"early" not in net.first_frames
+        assert await host.rpc.call("echo", text="x") == {"echo": "x"}
+
+
+@in_loop
+async def test_a_request_of_who_gave_up_waiting_is_not_sent_by_the_next_dial(monkeypatch, tmp_path):
+    async with network(monkeypatch, tmp_path) as (net, host):
+        net.may_dial.clear()
+        up = asyncio.ensure_future(host.bring_up("python3"))
+        await host.carried.wait()
+        host.rpc.notify("echo", text="early")
+        up.cancel()
+        await asyncio.wait({up})
+        assert host.state is LinkState.DOWN
+        net.may_dial.set()
+        await host.bring_up("python3")
+        assert b"early" not in net.first_frames
+        assert await host.rpc.call("echo", text="x") == {"echo": "x"}
+
+
+@in_loop
 async def test_a_request_that_rode_along_fails_as_its_connection_does(monkeypatch, tmp_path):
-    monkeypatch.setattr("sshpyk.hub.host.HELLO_DEADLINE_S", 0.05)
+    monkeypatch.setattr("sshpyk.hub.opening.HELLO_DEADLINE_S", 0.05)
     async with network(monkeypatch, tmp_path) as (net, host):
         net.listening = False
         up = asyncio.ensure_future(host.bring_up("python3"))
@@ -258,6 +310,30 @@ async def test_a_request_that_rode_along_fails_as_its_connection_does(monkeypatc
             await host.rpc.call("echo", text="early")
         with pytest.raises(Unreachable, match="the agent did not answer"):
             await up
+
+
+@in_loop
+async def test_a_request_that_went_out_may_be_undone_over_the_next_connection(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setattr("sshpyk.hub.opening.HELLO_DEADLINE_S", 0.05)
+    async with network(monkeypatch, tmp_path) as (net, host):
+        net.listening = False
+        up = asyncio.ensure_future(host.bring_up("python3"))
+        await host.carried.wait()
+        link_id = host.driver.link.link_id
+        with pytest.raises(Unreachable, match="the agent did not answer"):
+            await host.rpc.call("echo", text="early")
+        with pytest.raises(Unreachable, match="the agent did not answer"):
+            await up
+        host.rpc.notify("echo", text="undo")
+        net.failures = [Unreachable("no route")]
+        with pytest.raises(Unreachable, match="no route"):
+            await host.bring_up("python3")
+        net.listening = True
+        await host.bring_up("python3")
+        assert list(net.drivers) == [link_id]
+        await until(lambda: net.echoed == ["early", "undo"])
 
 
 @in_loop
@@ -525,7 +601,7 @@ async def test_a_connection_that_dies_before_the_first_answer_is_tried_again(mon
 
 @in_loop
 async def test_an_agent_that_never_answers_is_an_error(monkeypatch, tmp_path):
-    monkeypatch.setattr(host_module, "HELLO_DEADLINE_S", 0.05)
+    monkeypatch.setattr("sshpyk.hub.opening.HELLO_DEADLINE_S", 0.05)
     monkeypatch.setattr(host_module, "_AGENT_LEFT_TRIES", 2)
     async with network(monkeypatch, tmp_path) as (net, host):
         net.listening = False

@@ -110,5 +110,5 @@ async def test_a_slow_login_is_not_hurried_and_an_outage_of_hours_is_not_hammere
     monkeypatch.setattr(redial, "dial_again", dial_again)
     dialer = Redial(SshTarget("gpu1"), lambda text: None, lambda: away_s)
     dialer._usual_s = usual_s
-    await dialer.connect("python3", again=True)
+    await dialer.connect("python3", behind=None)
     assert intervals == [every_s]
