@@ -157,7 +157,7 @@ class _Dialing:
         attempt = _Attempt(ssh, self._target, self._python, deadline_s)
         # Made while ssh connects: it takes a quarter of a second of this processor.
         bundle = asyncio.get_running_loop().run_in_executor(None, _bundle_upload)
-        upload = _Upload(source, bundle, lambda: self.behind(), unasked=self._unasked)
+        upload = _Upload(source, bundle, (lambda: self.behind()) if self._unasked else None)
         try:
             await asyncio.wait_for(attempt.run(marker, upload, self._note), deadline_s)
         except asyncio.TimeoutError:
@@ -209,8 +209,7 @@ class _Upload(NamedTuple):
 
     source: bytes
     bundle: asyncio.Future[bytes]
-    behind: FirstFrames
-    unasked: bool  # the code at once, and what is behind it
+    behind: FirstFrames | None  # the code at once, and this behind it
 
 
 def _nothing() -> bytes:
@@ -241,13 +240,13 @@ class _Attempt:
         self._check_version(await self._word(b" "))
         self._phase = Phase.LOCATE
         await self._ssh.write(
-            upload.source + (await upload.bundle + upload.behind() if upload.unasked else b"")
+            upload.source + (await upload.bundle + upload.behind() if upload.behind else b"")
         )
         answer = await self._word(b"\n")
         if answer == b"absent":
             self._phase = Phase.UPLOAD
             note(self._phase)
-            if not upload.unasked:
+            if upload.behind is None:
                 await self._ssh.write(await upload.bundle)
             answer = await self._word(b"\n")
         if answer not in (b"found", b"started"):

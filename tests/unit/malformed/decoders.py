@@ -160,7 +160,7 @@ def preamble(pieces: Pieces) -> bool:
 async def _run(attempt: _Attempt) -> None:
     bundle = asyncio.get_running_loop().create_future()
     bundle.set_result(b"00000006bundle")
-    upload = _Upload(b"program", bundle, unasked=False)
+    upload = _Upload(b"program", bundle, behind=None)
     await attempt.run(MARKER, upload, lambda phase: None)
 
 
