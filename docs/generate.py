@@ -23,8 +23,9 @@ Made from the commands' own help by `make docs`. `sshpyk COMMAND --help` says th
 `-v`, `-vv`, `-vvv` before the verb log warnings, progress, everything. Colours and progress are for
 terminals; `NO_COLOR` turns colours off.
 
-Exit codes of `sshpyk`: 0 done, 1 it failed, 2 the input cannot be (nothing was changed), 70 a defect of
-sshpyk's own. Each failure that can be met has a code, explained in [errors.md](errors.md).
+Exit codes of `sshpyk`: 0 done, 1 it failed, 2 invalid arguments or settings (nothing was
+changed), 70 a bug in sshpyk. Each failure that can be met has a code, explained in
+[errors.md](errors.md).
 """
 
 
@@ -36,7 +37,8 @@ def reference() -> str:
         command = cli.get_command(group, name)
         assert command is not None
         sections.append("\n".join(_section(command, click.Context(command, group, name))))
-    ctx = click.Context(kernel_command, info_name="sshpyk-kernel")
+    settings = kernel_command.context_settings
+    ctx = click.Context(kernel_command, info_name="sshpyk-kernel", **settings)
     sections.append("\n".join(_section(kernel_command, ctx)))
     return "\n".join(sections)
 

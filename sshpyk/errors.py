@@ -154,6 +154,7 @@ class KernelTaken(KernelError):
     """Somebody attached to the kernel from elsewhere: it goes on there."""
 
     code = "KERNEL-TAKEN"
+    TAKE_BACK = "take it back: sshpyk attach HOST KERNEL --takeover"
 
 
 class LaunchTimeout(KernelError):

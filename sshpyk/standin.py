@@ -227,7 +227,7 @@ class StandIn:
         """Return the exit status to end with, if this record says that we have nothing to stand for."""
         if record["event"] == "taken":
             what = f"the kernel was taken over by {record.get('by')}: it goes on there"
-            raise KernelTaken(what, host=self._request.target.host)
+            raise KernelTaken(what, host=self._request.target.host, advice=KernelTaken.TAKE_BACK)
         if record["event"] == "left":
             return 0
         return int(record["status"]) if record["event"] == "exited" else None

@@ -157,7 +157,7 @@ class Activation:
         )
 
 
-_CHANGE = "change it: sshpyk edit --kernel-name … --activate 'LINES'"
+_CHANGE = "change it: sshpyk edit … --activate 'LINES'"
 _ADVICE = {
     False: (
         f"try the lines on the host, in a login shell; {_CHANGE}; "

@@ -86,7 +86,7 @@ def find_kernelspec(name: str, python: str) -> RemoteKernelspec:
         phase="finding the kernelspec",
         said="searched:\n" + "\n".join(search_path(prefix)) + f"\nfound there: {there}",
         advice=f"install the kernel in that environment (for Python: {python} -m pip install "
-        "ipykernel) or name another one with sshpyk edit --remote-kernel-name",
+        "ipykernel) or name another one: sshpyk edit … --remote-kernel-name NAME",
     )
 
 

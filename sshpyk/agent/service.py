@@ -271,7 +271,7 @@ def _interpreter(path: str) -> str:
         f"no interpreter at {python}",
         phase="starting the kernel",
         code="HOST-NO-INTERPRETER",
-        advice="name another one: sshpyk edit --kernel-name … --remote-python PATH",
+        advice="name another one: sshpyk edit … --remote-python PATH",
     )
 
 
@@ -303,7 +303,7 @@ def _working_directory(params: Params) -> tuple[str, str]:
         f"no folder {folder} for the kernel to work in",
         phase="starting the kernel",
         code="KERNEL-NO-FOLDER",
-        advice="create it on the host, or change it: sshpyk edit --kernel-name … --remote-cwd PATH",
+        advice="create it on the host, or change it: sshpyk edit … --remote-cwd PATH",
     )
 
 
@@ -311,7 +311,7 @@ def _start_failure(error: BaseException, spec: RemoteKernelspec, setting: Settin
     if not isinstance(error, OSError):
         return error
     argv = [*setting.wrapper, *spec.argv]
-    remedy = "sshpyk edit --kernel-name … --remote-command 'WORDS'" if setting.wrapper else ""
+    remedy = "sshpyk edit … --remote-command 'WORDS'" if setting.wrapper else ""
     return KernelError(
         f"cannot run {argv[0]}: {getattr(error, 'strerror', error)}",
         phase="starting the kernel",

@@ -16,7 +16,7 @@ _FUSE = "/dev/fuse"
 _MORE_FOLDERS = ("/usr/bin", "/usr/local/bin", "/bin", "/opt/homebrew/bin", "/opt/local/bin")
 _NO_SSHFS = (
     "install sshfs on the host (Debian, Ubuntu: apt install sshfs; Fedora: dnf install fuse-sshfs), "
-    "or name it: sshpyk edit --kernel-name … --remote-sshfs PATH"
+    "or name it: sshpyk edit … --remote-sshfs PATH"
 )
 # What sshfs or fusermount say, and what to do.
 _ADVICE = (

@@ -26,8 +26,8 @@ def host_flags(function: _Function) -> _Function:
     """Give a verb the flags that say how to reach a host (a decorator)."""
     for flag, kind, text in (
         ("--timeout", float, f"Seconds to wait for a host ({TIMEOUT_S:g})."),
-        ("--ssh", str, "The ssh to run, as the kernel was added with."),
-        ("--ssh-config", str, "A file for `ssh -F`, as the kernel was added with."),
+        ("--ssh", str, "The ssh to run, the same as in `sshpyk add`."),
+        ("--ssh-config", str, "A file for `ssh -F`, the same as in `sshpyk add`."),
     ):
         function = click.option(flag, type=kind, help=text)(function)
     return function

@@ -33,19 +33,20 @@ _SHUTDOWN_TIMEOUT_S = 10.0
     "mounts",
     multiple=True,
     metavar="LOCAL:REMOTE[:OPTIONS]",
-    help="A local folder for the kernel to see (repeatable); see below.",
+    help="A local folder for the kernel to see, instead of those it had (repeatable).",
 )
 @host_flags
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def attach(**given: Any) -> Attached:
     """Bring a kernel that runs on a host here, and print how to connect to it.
 
-    KERNEL is the beginning of its id (see `sshpyk ps HOST`), or its name where that is one kernel's.
+    KERNEL is the beginning of its id (see `sshpyk ps HOST`), or the name of its kernelspec or notebook
+    if only one kernel there has it.
     A process in the background holds the kernel here until it ends or `sshpyk leave` lets it go; this
     terminal may be closed. The first client gets all that the kernel said while nobody was there.
 
-    Folders of this machine that the kernel was launched with are mounted again, as the SSH kernels
-    of this machine for that host name them by their place there; --mount-local-on-remote names others.
+    Folders that the kernel saw when it was launched are mounted again: for each place on the host, the
+    local folder that an SSH kernel of this machine mounts there. --mount-local-on-remote names others.
 
     A kernel that another machine has is only taken with --takeover: it goes on here, and there it ends.
 

@@ -15,11 +15,18 @@ from sshpyk.hub.client import all_hubs
 
 @click.command()
 @click.argument("which", metavar="ID|PORT", required=False)
-@click.option("--all", "every", is_flag=True, help="Close all tunnels of this machine.")
+@click.option(
+    "--all",
+    "every",
+    is_flag=True,
+    help="Close all tunnels of this machine, those of `sshpyk lab` too.",
+)
 def close(*, which: str | None, every: bool) -> TunnelsClosed:
-    """Close a tunnel with its connections, and the `sshpyk forward` that has opened it.
+    """Close a tunnel with its connections, and the `sshpyk forward` or `sshpyk lab` that opened it.
 
-    The tunnel is named by its id, or by the port or path where it listens; see sshpyk tunnels.
+    The tunnel is named by its id, or by the port or path where it listens; see sshpyk tunnels. A Jupyter
+    server that `sshpyk lab` started ends with its tunnel, unless it was started with --keep; mounts that
+    log in through a tunnel end with it.
 
     \b
     Examples:

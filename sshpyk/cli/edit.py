@@ -22,11 +22,10 @@ _ALTERNATIVES = {
 
 
 @click.command()
-@click.option(
-    "--kernel-name", required=True, help="The kernel to change.", shell_complete=ssh_kernels
-)
+@click.argument("name", required=False, shell_complete=ssh_kernels)
+@click.option("--kernel-name", help="The same as NAME.", shell_complete=ssh_kernels)
 @kernel_flags
-def edit(**given: Any) -> Edited:
+def edit(*, name: str | None, **given: Any) -> Edited:
     """Change an SSH kernel; what is not named stays.
 
     An empty value removes a setting. --mount-local-on-remote replaces all mounts and --pass-env all
@@ -34,13 +33,13 @@ def edit(**given: Any) -> Edited:
 
     \b
     Examples:
-      sshpyk edit --kernel-name gpu --remote-python-prefix /opt/conda/envs/new
-      sshpyk edit --kernel-name gpu --display-name "ML on gpu1" --launch-timeout 120
-      sshpyk edit --kernel-name gpu --remote-cwd ""
-      sshpyk edit --kernel-name gpu --activate 'module load cuda; conda activate x'
+      sshpyk edit ssh_gpu1_analysis --remote-python-prefix /opt/conda/envs/new
+      sshpyk edit ssh_gpu1_analysis --display-name "ML on gpu1" --launch-timeout 120
+      sshpyk edit ssh_gpu1_analysis --remote-cwd ""
+      sshpyk edit ssh_gpu1_analysis --activate 'conda activate x'
     """
     wanted = Wanted.from_options(given)
-    name = wanted.kernel_name or ""
+    name = _the_name(name, wanted.kernel_name)
     folder = kernelspecs.existing(name)
     document = kernelspecs.read_document(folder)
     if not kernelspecs.is_sshpyk(document):
@@ -54,6 +53,14 @@ def edit(**given: Any) -> Edited:
     if changes:
         path = kernelspecs.write_kernelspec(folder.name.lower(), folder, edited)
     return Edited(folder.name.lower(), path, changes)
+
+
+def _the_name(argument: str | None, option: str | None) -> str:
+    if not (argument or option):
+        raise click.UsageError("name the kernel to change; `sshpyk list` shows them")
+    if argument and option and argument != option:
+        raise click.UsageError(f"one kernel at a time, not {argument!r} and {option!r}")
+    return argument or option or ""
 
 
 def apply_changes(document: dict[str, Any], wanted: Wanted) -> dict[str, Any]:

@@ -20,8 +20,8 @@ from sshpyk.errors import InvalidInput, SshpykError
 def gc(**given: Any) -> Collected:
     """End kernels on hosts that nobody needs any more, and remove what dead ones left behind.
 
-    Without --idle: kernels that have ended and whose last words nobody fetched, and those whose lease
-    is over. With --idle: also idle ones that no connection carries (left, or a laptop that is away).
+    Without --idle: ended kernels whose last output nobody read, and those whose lease is over. With
+    --idle: also idle ones that no connection carries (left, or a laptop that is away).
     A kernel that is busy, or in use over a connection, is never touched.
 
     \b

@@ -16,10 +16,10 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 def ssh_flags(function: _Function) -> _Function:
     """Give a verb the flags that say which ssh reaches the host (a decorator)."""
-    function = click.option("--ssh", help="As given to `sshpyk add`.")(function)
-    return click.option(
-        "--ssh-config", help="As given to `sshpyk add`: each config has a link of its own."
-    )(function)
+    function = click.option("--ssh", help="The ssh to run, the same as in `sshpyk add`.")(function)
+    return click.option("--ssh-config", help="A file for `ssh -F`, the same as in `sshpyk add`.")(
+        function
+    )
 
 
 def target_and_python(host: str, ssh: str | None, ssh_config: str | None) -> tuple[SshTarget, str]:

@@ -40,9 +40,25 @@ Record = dict[str, Any]
 @click.command()
 @click.argument("host", shell_complete=offered_hosts)
 @click.argument("args", metavar="[-- ARGS]...", nargs=-1, type=click.UNPROCESSED)
-@click.option("--dir", "folder", metavar="DIR", help="The host's folder to show (your home there).")
-@click.option("--python", metavar="PATH", help="An interpreter on the host that has Jupyter.")
-@click.option("--prefix", metavar="PATH", help="Its environment instead: PATH/bin/python.")
+@click.option(
+    "--dir",
+    "--remote-cwd",
+    "folder",
+    metavar="DIR",
+    help="The host's folder to show (your home there); quote '~/x'.",
+)
+@click.option(
+    "--python",
+    "--remote-python",
+    metavar="PATH",
+    help="An interpreter on the host that has Jupyter.",
+)
+@click.option(
+    "--prefix",
+    "--remote-python-prefix",
+    metavar="PATH",
+    help="Its environment instead: PATH/bin/python.",
+)
 @click.option("--activate", metavar="LINES", help="Shell lines before it: 'conda activate ml'.")
 @click.option("--app", type=click.Choice(list(APPS)), default="lab", help="Which one (lab).")
 @click.option("--port", type=click.IntRange(0, 65535), help="The local port (0: any free one).")
@@ -58,8 +74,8 @@ Record = dict[str, Any]
     help="Open one that runs, started by whomever; list them if there are several.",
 )
 @click.option("--timeout", type=float, help=f"Seconds until a start is given up ({_TIMEOUT_S:g}).")
-@click.option("--ssh", help="As given to `sshpyk add`.")
-@click.option("--ssh-config", help="As given to `sshpyk add`: each config has a link of its own.")
+@click.option("--ssh", help="The ssh to run, the same as in `sshpyk add`.")
+@click.option("--ssh-config", help="A file for `ssh -F`, the same as in `sshpyk add`.")
 def lab(**given: Any) -> ServerOpened | ServerClosed | ServerListing:
     """Start Jupyter on a host and open it in the browser here; or open the one that runs there.
 
@@ -72,7 +88,7 @@ def lab(**given: Any) -> ServerOpened | ServerClosed | ServerListing:
     \b
     Examples:
       sshpyk lab gpu1
-      sshpyk lab gpu1 --dir ~/project --prefix /opt/conda/envs/ml --keep
+      sshpyk lab gpu1 --dir '~/project' --prefix /opt/conda/envs/ml --keep
       sshpyk lab hpc --activate 'module load cuda; conda activate ml'
       sshpyk lab gpu1 --existing
       sshpyk lab gpu1 --app notebook --port 9999 -- --ServerApp.terminals_enabled=False

@@ -28,8 +28,8 @@ _CHILD_POLL_S = 0.1
 
 @click.command()
 @click.argument("host", shell_complete=hosts)
-@click.option("--ssh-config", help="As given to `sshpyk add`: each config has a link of its own.")
-@click.option("--ssh", help="As given to `sshpyk add`.")
+@click.option("--ssh-config", help="A file for `ssh -F`, the same as in `sshpyk add`.")
+@click.option("--ssh", help="The ssh to run, the same as in `sshpyk add`.")
 def login(host: str, **given: Any) -> LoggedIn:
     """Open the link to a host, with ssh's questions on this terminal.
 

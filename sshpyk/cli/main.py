@@ -1,6 +1,6 @@
 """The command ``sshpyk``: finds the verb, prints its result, turns errors into text and exit code.
 
-Exit codes: 0 done, 1 the operation failed, 2 the input cannot be, 70 a defect of sshpyk itself
+Exit codes: 0 done, 1 the operation failed, 2 invalid arguments or settings, 70 a bug in sshpyk
 (BSD's EX_SOFTWARE; the traceback is in the log).
 """
 
@@ -119,7 +119,12 @@ class VerbGroup(click.Group):
 
 
 @click.group(cls=VerbGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("-v", "--verbose", count=True, help="Log warnings; -vv progress; -vvv everything.")
+@click.option(
+    "-v",
+    "--verbose",
+    count=True,
+    help="Before the command: log warnings; -vv progress; -vvv everything.",
+)
 @click.version_option(package_name="sshpyk")
 @click.pass_context
 def cli(ctx: click.Context, verbose: int) -> None:
@@ -127,12 +132,14 @@ def cli(ctx: click.Context, verbose: int) -> None:
 
     \b
     Examples:
-      sshpyk add gpu1
-      sshpyk list --remote
-      sshpyk ps
-      sshpyk lab gpu1
-      sshpyk login gpu1
-      sshpyk delete ssh_gpu1_analysis
+      sshpyk add gpu1                      find kernels on gpu1 and add them to Jupyter
+      sshpyk login gpu1                    first, if gpu1 asks for a password or a code
+      sshpyk ps                            is the link up, do the kernels live
+      sshpyk doctor gpu1                   why something does not work
+      sshpyk lab gpu1                      JupyterLab of gpu1 in the browser here
+      sshpyk delete ssh_gpu1_analysis      remove a kernel that was added
+
+    sshpyk-kernel --help: a kernel in a terminal, without Jupyter.
     """
     ctx.obj = verbose
     logging.basicConfig(level=_LOG_LEVELS[min(verbose, 3)], format=_LOG_FORMAT)

@@ -16,7 +16,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 # Flag, kind, help. The flags' names are the config's keys.
 _CONFIG_FLAGS: tuple[tuple[str, type, str], ...] = (
-    ("--ssh-host-alias", str, "The host, as you would type it after `ssh`."),
+    ("--ssh-host-alias", str, "The same as HOST (the spelling of sshpyk 1.x)."),
     ("--remote-python-prefix", str, "An environment on the host: PREFIX/bin/python is used."),
     ("--remote-python", str, "An interpreter on the host, instead of a prefix."),
     ("--remote-kernel-name", str, "The kernel's name on the host (`jupyter kernelspec list`)."),
@@ -108,7 +108,7 @@ def kernel_flags(function: _Function) -> _Function:
         "--mount-local-on-remote",
         multiple=True,
         metavar="LOCAL:REMOTE[:OPTIONS]",
-        help="A local folder for the kernel to see (repeatable).",
+        help="A local folder for the kernel to see: ~/code:/home/me/code:ro (repeatable).",
     )
     variables = click.option(
         "--env",

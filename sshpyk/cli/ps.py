@@ -27,13 +27,13 @@ def ps(
     """Show the links to hosts and the kernels behind them.
 
     Without HOST: the links that this machine keeps now, and their kernels; no host is asked. A link is
-    up, dialing or down. A kernel is alive, or unreachable while its link is not up: nobody knows then,
-    and nothing is lost.
+    up, dialing, down, needs login (run `sshpyk login`) or host key changed. A kernel is alive, or
+    unreachable while its link is not up: nobody knows then, and nothing is lost.
 
     With HOST: connect if need be, and show every kernel of sshpyk's that you have there, from whichever
     machine: what it does (starting, idle, busy, ended), whose it is, for how long nothing has passed,
-    its memory, for how long it is kept if its owner is not heard of, and where it is carried: here,
-    at another machine that is connected or away, or left.
+    its memory, LEASE: for how long it is kept if its owner is not heard of (7 days at most), and CARRIED:
+    which machine has it now (here, another one that is connected or away, or left).
 
     \b
     Examples:

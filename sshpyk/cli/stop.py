@@ -25,7 +25,7 @@ _SERVER = re.compile("[sp][0-9a-f]+")
 @click.argument("host")
 @click.argument("kernels", metavar="[KERNEL|SERVER]...", nargs=-1)
 @click.option("--all", "all_", is_flag=True, help="All of your kernels and servers there.")
-@click.option("--yes", is_flag=True, help="Do not ask before --all.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before --all.")
 @click.option(
     "--grace", type=float, help="Seconds for a polite end (5, a server 20); 0 kills at once."
 )
@@ -33,7 +33,8 @@ _SERVER = re.compile("[sp][0-9a-f]+")
 def stop(**given: Any) -> Stopped:
     """End kernels and Jupyter servers on a host: politely first, then by force.
 
-    KERNEL is the beginning of its id (see `sshpyk ps HOST`), or its name where that is one kernel's.
+    KERNEL is the beginning of its id (see `sshpyk ps HOST`), or the name of its kernelspec or notebook
+    if only one kernel there has it.
     SERVER is the beginning of its id (see `sshpyk servers HOST`). They need not be what this machine
     started; a server that was started by hand is never meant by --all.
 

@@ -42,10 +42,10 @@ This page is made by `make docs`; a test keeps it and the source together.
 
 | code | of `sshpyk` | of a kernel's process (`sshpyk-kernel`, kernel.json's argv) |
 |---|---|---|
-| 0 | done; `doctor`: nothing is broken | the kernel ended with 0 |
-| 1 | it failed; `doctor`: something is broken | it did not start, or ended with 1 |
-| 2 | the input cannot be: one line says why, nothing was changed | the same |
-| 70 | a defect of sshpyk's own; the traceback is in the log | |
+| 0 | done; `doctor`: nothing is broken | the kernel ended with 0, was left, or was taken over |
+| 1 | it failed; `doctor`: something is broken | it did not start, was lost, or ended with 1 |
+| 2 | invalid arguments or settings: one line says why, nothing was changed | the same |
+| 70 | a bug in sshpyk; the traceback is in the log | the same |
 | other | | the kernel's own; after a signal the process ends by that signal too |
 """
 

@@ -53,7 +53,7 @@ def kernel_items(
 def interpreter_item(name: str, path: str, python: Interpreter) -> Item:
     """Return whether the interpreter runs and is new enough; ``name`` is the kernel's."""
     label = "Remote Python"
-    edit = f"sshpyk edit --kernel-name {shlex.quote(name)} --remote-python PATH" if name else ""
+    edit = f"sshpyk edit {shlex.quote(name)} --remote-python PATH" if name else ""
     other = advice("name an interpreter of the host, 3.8 or later", edit)
     if python.reason == TOO_SLOW:
         slow = advice(
@@ -111,7 +111,7 @@ def _no_kernelspec(name: str, remote: RemoteKernel, python: Interpreter) -> Item
             if not python.known or re.fullmatch(r"python3?", wanted)
             else advice(
                 "name one that is there",
-                f"sshpyk edit --kernel-name {shlex.quote(name)} --remote-kernel-name NAME",
+                f"sshpyk edit {shlex.quote(name)} --remote-kernel-name NAME",
             )
         ),
     )
@@ -183,7 +183,7 @@ def cwd_items(
     elif state in ("", "stale"):
         yield Item("Remote Cwd", cwd, Mark.UNCHECKED)
     elif state in ("missing", "no-parent", "no-folder"):
-        edit = f"sshpyk edit --kernel-name {shlex.quote(name)} --remote-cwd PATH"
+        edit = f"sshpyk edit {shlex.quote(name)} --remote-cwd PATH"
         todo = advice("make that folder on the host, or name another", edit)
         yield Item(
             "Remote Cwd", f"{cwd}: no such folder", Mark.BROKEN, todo, code="KERNEL-NO-FOLDER"

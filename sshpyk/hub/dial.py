@@ -307,7 +307,7 @@ class _Attempt:
                 code="HOST-PYTHON-TOO-OLD",
                 host=self._target.host,
                 phase=self._phase.value,
-                advice="name a newer interpreter: sshpyk edit --kernel-name … --remote-python PATH",
+                advice="name a newer interpreter: sshpyk edit … --remote-python PATH",
             )
 
     async def failure(self) -> SshpykError:

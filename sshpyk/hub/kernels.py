@@ -247,7 +247,9 @@ class Kernels:
             )
         taken = self._taken.pop(ticket.kernel_id, None)
         if taken is not None:
-            raise KernelTaken(f"the kernel was taken over by {taken.by}")
+            raise KernelTaken(
+                f"the kernel was taken over by {taken.by}", advice=KernelTaken.TAKE_BACK
+            )
         kernel = HubKernel(
             ticket, request, self._pool.take(connection_file.read(request.connection_file))
         )

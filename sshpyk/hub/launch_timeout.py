@@ -13,7 +13,7 @@ def timed_out(request: LaunchRequest, host: HostLink) -> LaunchTimeout:
     ready = "ready" if request.kernel_name else "there"
     away_s = host.outage.duration_s
     phase = host.phase
-    advice = "raise launch_timeout: sshpyk edit --kernel-name … --launch-timeout SECONDS"
+    advice = "raise launch_timeout: sshpyk edit … --launch-timeout SECONDS"
     if request.activate:
         advice = f"--activate may wait for something that never comes; or {advice}"
     if away_s is None and host.is_connecting:

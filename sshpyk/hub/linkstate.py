@@ -55,7 +55,8 @@ def link_lost(host: str, phase: str, *, rebooted: bool) -> LinkLost:
         if rebooted
         else "the agent on the host was ended, and the kernels that it held with it"
     )
-    return LinkLost(what, host=host, phase=phase)
+    advice = "start them again; in Jupyter: Kernel, Restart Kernel"
+    return LinkLost(what, host=host, phase=phase, advice=advice)
 
 
 def agent_replaced(host: str, phase: str) -> AgentReplaced:

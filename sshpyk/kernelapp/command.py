@@ -87,7 +87,7 @@ def command(**given: Any) -> Words:
       the kernel's own, or the signal that ended it
       0    it was left, or somebody took it over
       1    there is no kernel, or it was lost
-      2    the input cannot be
+      2    invalid arguments or settings
       70   a defect of sshpyk's own
 
     \b

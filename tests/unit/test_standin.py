@@ -300,8 +300,11 @@ def test_the_way_of_the_provisioner_imports_nothing_that_only_a_terminal_needs()
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT])
 def test_what_only_a_terminal_asks_ends_the_stand_in_of_a_provisioner(
-    stage: Stage, number: signal.Signals
+    stage: Stage, number: signal.Signals, request: pytest.FixtureRequest
 ):
+    # A shell that starts tests in the background has SIGQUIT ignored, and so has every child.
+    before = signal.signal(number, signal.SIG_DFL)
+    request.addfinalizer(lambda: signal.signal(number, before))
     process = stage.ready(cwd=stage.folder)
     process.send_signal(number)
     assert process.wait(PATIENCE_S) == -number

@@ -35,7 +35,7 @@ HOST = {
     "HOST-NO-INTERPRETER": Entry(
         "the environment was moved or removed, or the name is not on PATH",
         "no interpreter at …",
-        "name another one: sshpyk edit --kernel-name … --remote-python PATH",
+        "name another one: sshpyk edit … --remote-python PATH",
     ),
     "HOST-PYTHON-BROKEN": Entry(
         "a library of it is gone: an upgrade of the system, a moved environment"
@@ -43,7 +43,7 @@ HOST = {
     "HOST-PYTHON-TOO-OLD": Entry(
         "the kernel may run in an old Python; what sshpyk sends cannot",
         "… is Python …; the agent needs 3.8 or newer",
-        "name a newer interpreter: sshpyk edit --kernel-name … --remote-python PATH",
+        "name a newer interpreter: sshpyk edit … --remote-python PATH",
     ),
     "HOST-DISK-FULL": Entry(
         "the home folder, /tmp, or your quota",
@@ -64,6 +64,7 @@ HOST = {
     "LINK-LOST": Entry(
         "the host was rebooted, or the agent was ended, and its kernels with it",
         "the host was rebooted, and the kernels on it are gone",
+        "start them again; in Jupyter: Kernel, Restart Kernel",
         test="integration/test_replaced_agent.py::test_f21_rebooted_host_is_said_and_the_kernel_is_gone",
     ),
     "AGENT-REPLACED": Entry(

@@ -11,7 +11,7 @@ KERNEL = {
         "that interpreter finds no kernel of that name; what it finds is listed",
         "no kernelspec … for …",
         "install the kernel in that environment (for Python: … -m pip install "
-        "ipykernel) or name another one with sshpyk edit --remote-kernel-name",
+        "ipykernel) or name another one: sshpyk edit … --remote-kernel-name NAME",
     ),
     "KERNELSPEC-BROKEN": Entry(
         "a kernel.json of this machine that was edited or cut short",
@@ -42,7 +42,7 @@ KERNEL = {
     "KERNEL-NO-FOLDER": Entry(
         "--remote-cwd names a folder of the host",
         "no folder … for the kernel to work in",
-        "create it on the host, or change it: sshpyk edit --kernel-name … --remote-cwd PATH",
+        "create it on the host, or change it: sshpyk edit … --remote-cwd PATH",
     ),
     "KERNEL-ACTIVATION": Entry(
         "a command of --activate, or a startup file of the login shell before it, failed or hangs",
@@ -71,6 +71,7 @@ KERNEL = {
     "KERNEL-TAKEN": Entry(
         "somebody attached to the kernel with --takeover",
         "the kernel was taken over by …",
+        "take it back: sshpyk attach HOST KERNEL --takeover",
         test="integration/faults/test_attach.py::test_f52_two_laptops_attach_to_one_kernel",
     ),
     "KERNEL-FAILED": Entry(
@@ -80,7 +81,7 @@ KERNEL = {
     "LAUNCH-TIMEOUT": Entry(
         "a slow host or file system, or a kernel that hangs while it starts",
         "the kernel was not … within … s",
-        "raise launch_timeout: sshpyk edit --kernel-name … --launch-timeout SECONDS",
+        "raise launch_timeout: sshpyk edit … --launch-timeout SECONDS",
         f"{_LAUNCH}::kernel_never_listens",
     ),
 }

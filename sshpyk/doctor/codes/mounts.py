@@ -53,11 +53,13 @@ MOUNTS = {
     "MOUNT-ALIAS-NOT-LOOPBACK": Entry(
         "the tunnel to this machine begins on the host, so the alias must lead there",
         "… leads to …, and must lead to the host itself, where the tunnel begins",
+        "write 'HostName localhost' for 'Host …' into ~/.ssh/config on the host",
         test=f"{_WAYS_BACK}::test_an_alias_that_leads_elsewhere_is_refused",
     ),
     "MOUNT-ALIAS-USER": Entry(
         "the private sshd runs as you, and can log in nobody else",
         "… logs in as …, and only … can be logged in to here",
+        "write 'User …' for 'Host …' into ~/.ssh/config on the host",
         test=f"{_WAYS_BACK}::test_an_alias_that_leads_elsewhere_is_refused",
     ),
     "MOUNT-ALIAS-PORT": Entry(

@@ -57,7 +57,7 @@ def offered(line: str) -> list[str]:
         ("sshpyk login d", {"deep"}),
         ("sshpyk add --ssh-host-alias q", {"quoted"}),
         ("sshpyk delete m", {"mine"}),
-        ("sshpyk edit --kernel-name m", {"mine"}),
+        ("sshpyk edit m", {"mine"}),
         ("sshpyk completion z", {"zsh"}),
     ],
 )

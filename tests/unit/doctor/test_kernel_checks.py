@@ -57,7 +57,7 @@ def test_interpreter_that_will_not_do(python: Interpreter, code: str, says: str)
     item = items["Remote Python"]
     assert (item.mark, item.code) == (Mark.BROKEN, code)
     assert says in item.value
-    assert item.parts[-1].value == "sshpyk edit --kernel-name mine --remote-python PATH"
+    assert item.parts[-1].value == "sshpyk edit mine --remote-python PATH"
     assert items["Remote Kernel Name"].mark is Mark.UNCHECKED
 
 
@@ -68,7 +68,7 @@ def test_kernelspec_that_is_not_there() -> None:
     assert item.parts[-1].value == "ssh gpu1 '/e/bin/python -m pip install ipykernel'"
     r = RemoteKernel("gpu1", "r", remote_python="/e/bin/python", ssh_config="/my config")
     item = look(Interpreter("/e/bin/python", "3.12.1", known=("ir",)), r)["Remote Kernel Name"]
-    assert item.parts[-1].value == "sshpyk edit --kernel-name mine --remote-kernel-name NAME"
+    assert item.parts[-1].value == "sshpyk edit mine --remote-kernel-name NAME"
 
 
 def test_kernelspec_that_cannot_be_read() -> None:
