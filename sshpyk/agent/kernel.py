@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import json
 import logging
 import os
 import re
@@ -80,27 +81,33 @@ class Kernel:
             pause_s = min(slowest_s, pause_s * 1.2)
         if await self._either(self._channels.wait_listening(), self._ended.wait()):
             raise self._death()
+        # It listens before its start-up files have run, which may still end it.
+        if await self._ask_info(patience_s=_INFO_PATIENCE_S):
+            raise self._death()
         self.state = KernelState.RUNNING
         if self.process.activation is not None:
             self.process.activation.forget()
         self.note(ready=True, welcomes=self.welcomes)
-        await self._ask_info(patience_s=_INFO_PATIENCE_S)
         if any("ipykernel" in word for word in self.process.spec.argv):
             self._spokesman.log_crashes()
 
-    async def _ask_info(self, patience_s: float) -> None:
-        """Ask what every client asks first, for the hub to answer without another round trip."""
+    async def _ask_info(self, patience_s: float) -> bool:
+        """Ask what every client asks first, for the hub to answer without another round trip.
+
+        Return whether the kernel has ended instead.
+        """
         answered = asyncio.Event()
 
         def on_answer(parts: Sequence[bytes]) -> None:
             if b'"kernel_info_reply"' in frame_of(parts, HEADER):
-                self.info = frame_of(parts, CONTENT).decode("utf-8", "replace")
+                self.info = _well_answered(frame_of(parts, CONTENT))
                 answered.set()
 
         self._channels.on_own_answer = on_answer
         self._spokesman.ask()
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._either(answered.wait(), self._ended.wait()), patience_s)
+        return self.state is KernelState.ENDED
 
     def note_process(self) -> None:
         """Write down which process the kernel is; called right after its start."""
@@ -180,9 +187,11 @@ class Kernel:
     async def _either(self, wanted: Awaitable[Any], end: Awaitable[Any]) -> bool:
         """Wait for one of the two; return whether the kernel has ended."""
         waits = [asyncio.ensure_future(wanted), asyncio.ensure_future(end)]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
         return self.state is KernelState.ENDED
 
     def _death(self) -> SshpykError:
@@ -279,6 +288,16 @@ class Kernel:
         except asyncio.TimeoutError:
             return False
         return True
+
+
+def _well_answered(content: bytes) -> str:
+    """Return a reply's content; empty where it is none, or says that something went wrong."""
+    try:
+        record = json.loads(content)
+    except ValueError:
+        return ""
+    good = isinstance(record, dict) and record.get("status", "ok") == "ok"
+    return content.decode("utf-8", "replace") if good else ""
 
 
 def describe_status(status: int | None) -> str:

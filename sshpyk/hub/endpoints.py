@@ -17,7 +17,7 @@ from typing import Any
 import zmq
 
 from sshpyk.errors import HubError
-from sshpyk.hub.offline import KernelInfo
+from sshpyk.hub.kernel_info import KernelInfo
 from sshpyk.hub.replay import IopubLimits, ReplayPace
 from sshpyk.link.stream import MAX_MESSAGE_BYTES, Message
 from sshpyk.wire import kernel_messages
@@ -78,7 +78,7 @@ class Endpoints:
                 f"cannot bind the kernel's local sockets: {error}", phase="binding local sockets"
             ) from error
         self._subscribed = asyncio.Event()
-        self._unsent: list[list[tuple[int, list[bytes]]]] = []  # answers in the kernel's place
+        self._held_answers: list[tuple[int, list[bytes]]] = []  # in the kernel's place
         self._loop.add_reader(self._sockets[IOPUB].FD, self._read_subscriptions)
         # Also while the kernel still starts: a client that was started beside it takes a second of
         # silence for its death (jupyter_client's wait_for_ready).
@@ -147,12 +147,18 @@ class Endpoints:
         self._pace = _pace_below(limits)
         if not self._held:
             self._take_output()
+        if not self._attached:  # it has ended already
+            return
         driver.claim(streams[1], self._from_kernel, urgent=True)
         self._drop_waiting_control()
         for channel in _ROUTED:
             self._loop.add_reader(self._sockets[channel].FD, self._read, channel)
             self._read(channel)
         self._begin_heartbeat()
+
+    @property
+    def _attached(self) -> bool:
+        return self._driver is not None
 
     def hold_for_client(self) -> None:
         """Hand no output over before a client is there: it would reach nobody."""
@@ -234,6 +240,7 @@ class Endpoints:
             self._client_is_there()
             if self._answer_in_its_place(channel, parts):
                 continue
+            self._release_answers()
             main, control = self._streams
             stream = control if channel == CONTROL else main
             try:
@@ -246,20 +253,24 @@ class Endpoints:
     def _answer_in_its_place(self, channel: int, parts: list[bytes]) -> bool:
         answers = self._kernel_info.answer(channel, parts, away=self._is_away())
         if answers:
-            self._unsent.append(answers)
+            self._held_answers += answers
             if self._subscribed.is_set():
-                self._send_answers()
+                self._release_answers()
             else:
                 # The state would reach nobody, and clients wait for it as well.
-                self._loop.call_later(_SUBSCRIBES_WITHIN_S, self._send_answers)
+                self._loop.call_later(_SUBSCRIBES_WITHIN_S, self._release_answers)
         return bool(answers)
 
-    def _send_answers(self) -> None:
-        unsent, self._unsent = self._unsent, []
-        for answers in unsent:
-            for channel, answer in answers:
-                if not self._sockets[channel].closed:
-                    self._send(self._sockets[channel], answer)
+    def _release_answers(self) -> None:
+        held, self._held_answers = self._held_answers, []
+        for channel, answer in held:
+            if not self._sockets[channel].closed:
+                self._send(self._sockets[channel], answer)
+                # Sending may swallow the edge of what came meanwhile.
+                if channel == IOPUB:
+                    self._loop.call_soon(self._read_subscriptions)
+                else:
+                    self._loop.call_soon(self._read, channel)
 
     def _drop_waiting_control(self) -> None:
         """Drop control messages from before this kernel: a shutdown_request was for the last one.
@@ -277,7 +288,7 @@ class Endpoints:
             if word[:1] != b"\x01":
                 continue
             self._subscribed.set()
-            self._send_answers()
+            self._release_answers()
             self.end_hold()
             if now_s() < self._greets_from_s:
                 continue

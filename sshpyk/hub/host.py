@@ -86,8 +86,8 @@ class HostLink:
         self._ssh: SshProcess | None = None
         self._opening: Opening | None = None  # of this link, the latest
         self._resumed = asyncio.Event()
-        # A new link's first connection is being made: requests are sent with its HELLO.
-        self.carried = asyncio.Event()
+        # A new link's first connection is being made: what is asked now is sent with its HELLO.
+        self.takes_requests = asyncio.Event()
         self._failure: SshpykError | None = None
         self._telling: asyncio.Future[None] | None = None  # kept: the loop holds tasks weakly
         if noted is None:
@@ -258,10 +258,13 @@ class HostLink:
         self._dialing.start(terminal)
 
     def _stop_needless_dialing(self) -> None:
-        """Leave no ssh behind for a link that never was, once every launch has given up."""
-        if self._dialing.goes_on and not (self._waiting or self.driver.link.confirmed):
+        """Leave no ssh behind for a link that never was, once every launch has given up.
+
+        Where something was asked already, the dial goes on, to take it back.
+        """
+        if self._dialing.goes_on and not self._waiting and self.driver.link.epoch == 0:
             self._dialing.stop()
-            self._forget_unsent()
+            self._renew_link(HubError("nobody waits for it any more", host=self.target.host))
             self._be(LinkState.DOWN)
 
     def _dialing_defect(self, defect: BaseException) -> None:
@@ -290,7 +293,8 @@ class HostLink:
             )
             if not agent_left:
                 self._fail(error, ever_up=ever_up)
-            if error.retryable and (ever_up or agent_left):
+            to_take_back = self.driver.link.epoch > 0 and self.driver.link.unacknowledged
+            if error.retryable and (ever_up or agent_left or to_take_back):
                 return True
             if not self.is_up:
                 self._be(state_after(error))
@@ -300,35 +304,31 @@ class HostLink:
         """Tell who waits for the link; a link that was up keeps what was asked over it."""
         self._failure = error
         self._resumed.set()
-        if not ever_up:
-            rpc = self.rpc
-            self._forget_unsent()
-            rpc.fail_all(error)  # what rode along with the HELLO, or was to
+        if ever_up:
+            return
+        if self.driver.link.epoch == 0:  # what has gone out stays: it may have to be taken back
+            self._renew_link(error)
+        else:
+            self.rpc.fail_all(error)
 
-    def _forget_unsent(self) -> None:
-        """Let the next dial not ask for what nobody waits for any more.
-
-        What has gone out stays with the link: the host may have done it, and be asked to undo it.
-        """
-        if self._opening is None or not self._opening.sent:
-            self._renew_link()
-
-    def _renew_link(self) -> None:
-        """Begin anew, with a link of which nobody has heard."""
+    def _renew_link(self, error: SshpykError) -> None:
+        """Begin anew, with a link of which nobody has heard; tell who has asked something over this."""
+        rpc = self.rpc
         self.driver.leave("")
         self._journal.clear()
         self._use_link(Link(secrets.token_hex(16)))
+        rpc.fail_all(error)
 
     async def _dial_once(self, terminal: Terminal | None) -> None:
         """Make one connection and wait until the agent has taken the link up on it."""
         began_s = now_s()
         opening = self._opening = Opening(self.driver, self._redial, self._next_connection)
-        if opening.is_first:
-            self.carried.set()
+        if self.driver.link.epoch == 0:
+            self.takes_requests.set()
         try:
             ssh = await opening.connect(self._python, terminal)
         finally:
-            self.carried.clear()
+            self.takes_requests.clear()
         self._end_ssh()
         self._ssh = ssh
         log.info("up: epoch %d, ssh %d, %.2f s", self._epoch, ssh.pid, now_s() - began_s)
@@ -416,11 +416,9 @@ class HostLink:
         log.error("%s", error)
         self.outage.end()
         self._boot_id = boot_id
-        opening, rpc = self._opening, self.rpc
-        self._renew_link()
         self.reason = error
         self._be(LinkState.DOWN)
-        if opening is not None:
-            opening.settle(error)
-        rpc.fail_all(error)
+        if self._opening is not None:
+            self._opening.settle(error)
+        self._renew_link(error)
         self.on_lost_link(error)

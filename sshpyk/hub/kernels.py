@@ -27,6 +27,7 @@ from sshpyk.hub.requests import HubKernel, LaunchRequest, Left, Taken, Ticket, o
 
 SUBSCRIPTION_PATIENCE_S = 3.0  # a client needs 0.1 s or more to come back to its endpoints
 LATE_CLIENT_S = 15.0  # on a busy machine; its output waits, the rest goes on
+_STARTING = "starting the kernel"
 LEAVE_PATIENCE_S = 5.0  # for the agent's word that a kernel was left
 
 
@@ -119,9 +120,10 @@ class Kernels:
         endpoints: Endpoints | None = None
         try:
             endpoints = self._pool.take(connection_file.read(request.connection_file))
-            if not (request.mounted_folders or request.activate):  # whose time begins when it is up
-                await _first_of(bringing_up, self._host.carried.wait())
-            if not self._host.carried.is_set():
+            waits_for_link = request.mounted_folders or request.activate  # its time begins then
+            if not waits_for_link:
+                await _first_of(bringing_up, self._host.takes_requests.wait())
+            if waits_for_link or not self._host.takes_requests.is_set():
                 await bringing_up
             request, missing = await mount_for_launch(self.mounts, kernel_id, request)
             kernel = await self._start(kernel_id, request, endpoints, deadline_s)
@@ -138,7 +140,7 @@ class Kernels:
 
     def _note_up(self, bringing_up: asyncio.Task[None]) -> None:
         if not bringing_up.cancelled() and bringing_up.exception() is None:
-            self._host.phase = "starting the kernel"
+            self._host.phase = _STARTING
 
     async def _start(
         self, kernel_id: str, request: LaunchRequest, endpoints: Endpoints, deadline_s: float
@@ -146,6 +148,8 @@ class Kernels:
         # What this begins with: a link that is lost meanwhile is replaced by another.
         driver, rpc = self._host.driver, self._host.rpc
         main, control = self._host.new_streams(2)
+        if self._host.is_up:
+            self._host.phase = _STARTING
         # The agent gives up first, for it can say what the activation had printed.
         rest_s = deadline_s - asyncio.get_running_loop().time()
         activate_s = max(rest_s * 0.9 - 0.5, 0.5)
@@ -181,7 +185,8 @@ class Kernels:
         kernel = HubKernel(Ticket(kernel_id, [main, control], started["pid"]), request, endpoints)
         kernel.notice = started.get("notice", "")
         self._join(kernel, started.get("kernel_info", ""))
-        if started["welcomes"] or kernel_id in self._welcoming:
+        welcomes = started["welcomes"] or kernel_id in self._welcoming
+        if welcomes and kernel_id in self._kernels:  # else it has ended already
             endpoints.greet_subscribers()
         return kernel
 

@@ -19,30 +19,22 @@ HELLO_DEADLINE_S = 20.0
 
 
 class Opening:
-    """See the module. ``next_connection`` is asked once, when the connection's HELLO is to be made.
-
-    ``sent`` says whether anything of the link may have reached the host.
-    """
+    """See the module. ``next_connection`` is asked once, when the connection's HELLO is to go out."""
 
     def __init__(
         self, driver: LinkDriver, redial: Redial, next_connection: Callable[[], Connection]
     ) -> None:
         self._driver = driver
-        self.sent = not self.is_first
         self._redial = redial
         self._next_connection = next_connection
+        self._connection: Connection | None = None
         self._carrier: Carrier | None = None
         self._answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    @property
-    def is_first(self) -> bool:
-        """Whether no connection of the link was made before."""
-        return self._driver.link.epoch == 0
-
     async def connect(self, python: str, terminal: Terminal | None) -> SshProcess:
         """Return the ssh whose connection carries the link now. Raises what it met."""
-        ssh, connection = await self._dial(python, terminal)
-        self.sent = True
+        ssh = await self._redial.connect(python, terminal, behind=self._behind())
+        connection = self._connection or self._next_connection()
         self._carrier = carrier = Carrier(connection, ssh.stdout_fd, ssh.stdin_fd)
         self._driver.adopt(carrier)
         if connection.state is State.ATTACHED:
@@ -50,6 +42,8 @@ class Opening:
         carrier.start(ssh.unread)
         try:
             await asyncio.wait_for(self._answer, HELLO_DEADLINE_S)
+            if self._driver.carrier is not carrier:
+                raise Unreachable("the connection was lost again at once", phase=RESUMING)
         except BaseException as error:
             carrier.close()
             if self._driver.carrier is carrier:
@@ -60,23 +54,16 @@ class Opening:
             raise
         return ssh
 
-    async def _dial(self, python: str, terminal: Terminal | None) -> tuple[SshProcess, Connection]:
-        if not self.is_first:
-            behind = None if self._driver.link.confirmed else _nothing
-            ssh = await self._redial.connect(python, terminal, behind=behind)
-            return ssh, self._next_connection()
-        connection = self._next_connection()
-        ssh = await self._redial.connect(python, terminal, behind=self._first_frames(connection))
-        return ssh, connection
+    def _behind(self) -> FirstFrames | None:
+        """What goes out behind the agent's code: the HELLO, with what is asked while ssh connects."""
+        link = self._driver.link
+        if link.epoch == 0:
+            return self._first_frames
+        return None if link.confirmed else _nothing
 
-    def _first_frames(self, connection: Connection) -> FirstFrames:
-        """What is asked while ssh connects goes out with the HELLO, behind the agent's code."""
-
-        def frames() -> bytes:
-            self.sent = True
-            return b"".join(connection.data_to_send(connection.portion_bytes, now_s()))
-
-        return frames
+    def _first_frames(self) -> bytes:
+        connection = self._connection = self._next_connection()
+        return b"".join(connection.data_to_send(connection.portion_bytes, now_s()))
 
     def awaits(self, carrier: Carrier) -> bool:
         """Whether ``carrier`` is this one's, and has not brought the agent's answer yet."""

@@ -67,6 +67,23 @@ async def test_an_ipykernel_executes_asks_and_ends(short_folder: Path):
 
 
 @in_loop
+async def test_kernel_that_its_startup_code_ends_was_never_ready_and_its_words_are_told(
+    short_folder: Path, specs: Path
+):
+    """ipykernel listens before it runs what its user has configured."""
+    code = "import os; os.write(2, b'bad startup'); os._exit(3)"
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    argv.append(f"--IPKernelApp.exec_lines={code}")
+    write_kernelspec(specs, "ends", argv, **PYTHON)
+    async with service_bench(short_folder) as bench:
+        with pytest.raises(KernelDied, match="status 3 before it was ready") as caught:
+            await bench.start(kernel_name="ends")
+        assert "bad startup" in caught.value.said
+        bench.close_streams()
+        await until(bench.nothing_is_left)
+
+
+@in_loop
 async def test_interrupts_reach_a_running_cell_both_ways(short_folder: Path):
     async with service_bench(short_folder) as bench:
         await bench.start()

@@ -216,7 +216,7 @@ class FakeHost:
         self.on_lost_link: Callable[[SshpykError], None] = lambda error: None
         self.may_come_up = asyncio.Event()
         self.may_come_up.set()
-        self.carried = asyncio.Event()
+        self.takes_requests = asyncio.Event()
         self.failure: SshpykError | None = None
         self.left = ""
         self._next_stream = 1

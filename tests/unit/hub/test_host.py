@@ -41,7 +41,7 @@ from sshpyk.ssh.command import SshTarget
 from sshpyk.wire import driver as driver_module
 from sshpyk.wire.carrier import Carrier
 from sshpyk.wire.driver import LinkDriver
-from sshpyk.wire.journal import Journal
+from sshpyk.wire.journal import Journal, read_journal
 from sshpyk.wire.rpc import Params, Rpc
 from tests.unit.wire.harness import in_loop, until
 
@@ -244,7 +244,7 @@ async def test_a_request_rides_along_with_the_first_hello(monkeypatch, tmp_path,
         net.asks_for_first_frames = asked
         net.may_dial.clear()
         up = asyncio.ensure_future(host.bring_up("python3"))
-        await host.carried.wait()
+        await host.takes_requests.wait()
         assert not host.is_up
         early = asyncio.ensure_future(host.rpc.call("echo", text="early"))
         await asyncio.sleep(0)
@@ -252,7 +252,7 @@ async def test_a_request_rides_along_with_the_first_hello(monkeypatch, tmp_path,
         assert await early == {"echo": "early"}
         assert (b"early" in net.first_frames) == asked
         await up
-        assert not host.carried.is_set()
+        assert not host.takes_requests.is_set()
         net.may_dial.clear()
         net.cut()
         await until(lambda: host.state is LinkState.DIALING)
@@ -269,7 +269,7 @@ async def test_a_request_made_for_a_first_dial_that_failed_is_not_sent_by_the_ne
         net.failures = [Unreachable("no route")]
         net.may_dial.clear()
         up = asyncio.ensure_future(host.bring_up("python3"))
-        await host.carried.wait()
+        await host.takes_requests.wait()
         early = asyncio.ensure_future(host.rpc.call("echo", text="early"))
         await asyncio.sleep(0)
         net.may_dial.set()
@@ -288,7 +288,7 @@ async def test_a_request_of_who_gave_up_waiting_is_not_sent_by_the_next_dial(mon
     async with network(monkeypatch, tmp_path) as (net, host):
         net.may_dial.clear()
         up = asyncio.ensure_future(host.bring_up("python3"))
-        await host.carried.wait()
+        await host.takes_requests.wait()
         host.rpc.notify("echo", text="early")
         up.cancel()
         await asyncio.wait({up})
@@ -305,7 +305,7 @@ async def test_a_request_that_rode_along_fails_as_its_connection_does(monkeypatc
     async with network(monkeypatch, tmp_path) as (net, host):
         net.listening = False
         up = asyncio.ensure_future(host.bring_up("python3"))
-        await host.carried.wait()
+        await host.takes_requests.wait()
         with pytest.raises(Unreachable, match="the agent did not answer"):
             await host.rpc.call("echo", text="early")
         with pytest.raises(Unreachable, match="the agent did not answer"):
@@ -320,7 +320,7 @@ async def test_a_request_that_went_out_may_be_undone_over_the_next_connection(
     async with network(monkeypatch, tmp_path) as (net, host):
         net.listening = False
         up = asyncio.ensure_future(host.bring_up("python3"))
-        await host.carried.wait()
+        await host.takes_requests.wait()
         link_id = host.driver.link.link_id
         with pytest.raises(Unreachable, match="the agent did not answer"):
             await host.rpc.call("echo", text="early")
@@ -328,12 +328,36 @@ async def test_a_request_that_went_out_may_be_undone_over_the_next_connection(
             await up
         host.rpc.notify("echo", text="undo")
         net.failures = [Unreachable("no route")]
-        with pytest.raises(Unreachable, match="no route"):
-            await host.bring_up("python3")
         net.listening = True
-        await host.bring_up("python3")
-        assert list(net.drivers) == [link_id]
         await until(lambda: net.echoed == ["early", "undo"])
+        assert list(net.drivers) == [link_id]
+        assert net.failures == []
+
+
+@in_loop
+async def test_a_request_that_went_out_is_taken_back_also_when_nobody_waits_any_more(
+    monkeypatch, tmp_path
+):
+    async with network(monkeypatch, tmp_path) as (net, host):
+        up = asyncio.ensure_future(host.bring_up("python3"))
+        await until(lambda: net.first_frames)  # the answer has not been read yet
+        host.rpc.notify("echo", text="undo")
+        up.cancel()
+        await asyncio.wait({up})
+        await until(lambda: net.echoed == ["undo"])
+
+
+@in_loop
+async def test_a_link_that_nobody_has_heard_of_is_not_noted_for_the_next_hub(monkeypatch, tmp_path):
+    async with network(monkeypatch, tmp_path) as (net, host):
+        net.may_dial.clear()
+        up = asyncio.ensure_future(host.bring_up("python3"))
+        await host.takes_requests.wait()
+        await asyncio.sleep(0.05)
+        assert read_journal(str(tmp_path / "journal")) is None
+        net.may_dial.set()
+        await up
+        assert read_journal(str(tmp_path / "journal")) is not None
 
 
 @in_loop

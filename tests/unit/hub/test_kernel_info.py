@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from jupyter_client.session import Session
 
-from sshpyk.hub.offline import KernelInfo
+from sshpyk.hub.kernel_info import KernelInfo
 from sshpyk.wire.jupyter_messages import Signer
 from sshpyk.wire.kernel_messages import CONTROL, IOPUB, SHELL
 from tests.unit.hub.fakes import ipc_info
@@ -145,3 +146,19 @@ async def test_client_that_hears_no_output_is_answered_too(
         made.attach(json.dumps(INFO))
         client.open("shell").send_multipart(message(session, "kernel_info_request", {}))
         assert json.loads((await client.receive("shell"))[-1]) == INFO
+
+
+@in_loop
+async def test_request_that_comes_while_a_held_answer_is_sent_is_read(short_folder: Path):
+    """Sending swallows the edge by which the loop would learn of it."""
+    connection = ipc_info(short_folder)
+    session = Session(key=connection["key"].encode())
+    async with bench(connection) as made, client_of(made) as client:
+        made.attach(json.dumps(INFO))
+        shell = client.open("shell")
+        shell.send_multipart(message(session, "kernel_info_request", {}))
+        await until(lambda: made.endpoints._held_answers)
+        shell.send_multipart(message(session, "comm_info_request", {}))
+        time.sleep(0.1)  # it arrives while the loop does something else
+        made.endpoints._release_answers()
+        await until(lambda: made.got[made.main])
