@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import Callable
+from typing import Callable, NamedTuple
 
 from sshpyk.link.backlog import Payload
 from sshpyk.link.connection import Acknowledged, Broken, Event, Incompatible, PeerLeft, Resumed
@@ -32,6 +32,14 @@ AGENT_ACK_DELAY_S = 0.1
 log = logging.getLogger(__name__)
 
 
+class _Consumer(NamedTuple):
+    """Who takes the messages of one stream; see :meth:`LinkDriver.claim`."""
+
+    handler: Handler
+    pace: Pace | None
+    prepare: Callable[[Message], None] | None
+
+
 class LinkDriver:
     """See the module. The owner sets the ``on_…`` callbacks that it cares about."""
 
@@ -48,9 +56,7 @@ class LinkDriver:
         self.on_incompatible: Callable[[Carrier, tuple[int, ...]], None] = lambda carrier, _: None
         self.on_tick: Callable[[], None] = lambda: None
         self.when_left: list[Callable[[], None]] = []
-        self._handlers: dict[int, Handler] = {}
-        self._paces: dict[int, Pace] = {}
-        self._prepare: dict[int, Callable[[Message], None]] = {}
+        self._consumers: dict[int, _Consumer] = {}
         self._watchers: dict[int, Callable[[], None]] = {}
         self._waiting: dict[int, deque[Message]] = {}
         self._ack_planned = False
@@ -74,13 +80,7 @@ class LinkDriver:
         ``prepare`` sees each before it counts as taken: if we are killed then, it comes again.
         """
         self.link.open(stream, urgent=urgent)
-        self._handlers[stream] = handler
-        self._paces.pop(stream, None)
-        if pace is not None:
-            self._paces[stream] = pace
-        self._prepare.pop(stream, None)
-        if prepare is not None:
-            self._prepare[stream] = prepare
+        self._consumers[stream] = _Consumer(handler, pace, prepare)
         self._hand_over_waiting(stream)
 
     def watch(self, stream: int, on_taken: Callable[[], None]) -> None:
@@ -94,9 +94,7 @@ class LinkDriver:
 
     def release(self, stream: int) -> None:
         """Hand nothing of ``stream`` over any more: what comes waits, unacknowledged."""
-        self._handlers.pop(stream, None)
-        self._paces.pop(stream, None)
-        self._prepare.pop(stream, None)
+        self._consumers.pop(stream, None)
 
     def abandon(self, stream: int) -> None:
         """Drop what comes on ``stream`` from now on, and end our direction of it."""
@@ -194,38 +192,36 @@ class LinkDriver:
 
     def _on_message(self, message: Message) -> None:
         stream = message.stream
-        if stream in self._waiting or stream not in self._handlers:
+        consumer = self._consumers.get(stream)
+        if consumer is None or stream in self._waiting:
             self._waiting.setdefault(stream, deque()).append(message)
-        elif message.replayed and stream in self._paces:
+        elif message.replayed and consumer.pace is not None:
             self._waiting[stream] = deque([message])
             self._hand_over_waiting(stream)
         else:
-            self._hand_over(message)
+            self._hand_over(message, consumer)
 
     def _hand_over_waiting(self, stream: int) -> None:
         waiting = self._waiting.get(stream)
-        while waiting and stream in self._handlers:
-            pace = self._paces.get(stream)
-            delay_s = pace(waiting[0]) if pace else 0.0
+        while waiting and (consumer := self._consumers.get(stream)) is not None:
+            delay_s = consumer.pace(waiting[0]) if consumer.pace else 0.0
             if delay_s > 0:
                 self._loop.call_later(delay_s, self._hand_over_waiting, stream)
                 return
-            self._hand_over(waiting.popleft())
+            self._hand_over(waiting.popleft(), consumer)
         if not waiting:
             self._waiting.pop(stream, None)
 
-    def _hand_over(self, message: Message) -> None:
-        handler = self._handlers[message.stream]
+    def _hand_over(self, message: Message, consumer: _Consumer) -> None:
         if message.end:
-            del self._handlers[message.stream]
-        prepare = self._prepare.get(message.stream)
+            del self._consumers[message.stream]
         try:
             try:
-                if prepare is not None:
-                    prepare(message)
+                if consumer.prepare is not None:
+                    consumer.prepare(message)
             finally:
                 self.before_hand_over(message)
-            taken = handler(message)
+            taken = consumer.handler(message)
         except Exception:
             # A consumer's failure costs its message, never those behind it or the link.
             log.exception("message %d of stream %d was not understood", message.seq, message.stream)

@@ -843,7 +843,7 @@ async def test_errors_of_the_agent_cross_an_outage_as_they_are(monkeypatch, tmp_
             await release.wait()
             raise KernelDied("no luck")
 
-        driver._handlers[0].__self__._operations["fails"] = fails  # type: ignore[attr-defined]
+        driver._consumers[0].handler.__self__._operations["fails"] = fails  # type: ignore[attr-defined]
         waiting = asyncio.ensure_future(host.rpc.call("fails"))
         await until(lambda: driver.link.backlog_bytes(0) == 0)
         net.cut()

@@ -264,7 +264,7 @@ async def test_many_short_connections_leave_nothing_on_a_long_one(monkeypatch: A
         bench.joined.hub._tick()
         bench.joined.agent._tick()
         await until(lambda: not any(link._over or link._streams for link in links), "forgotten")
-        await until(lambda: not (bench.joined.hub._watchers or bench.joined.agent._handlers))
+        await until(lambda: not (bench.joined.hub._watchers or bench.joined.agent._consumers))
 
 
 @in_loop
