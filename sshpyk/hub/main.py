@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+from typing import TYPE_CHECKING
 
 from sshpyk.hub.address import hub_log_of, hub_socket
 from sshpyk.hub.host import HostLink
@@ -19,11 +20,13 @@ from sshpyk.hub.login import LOGIN_IDLE_S
 from sshpyk.hub.mounts import Mounts
 from sshpyk.hub.network import network_watched
 from sshpyk.hub.server import Server
-from sshpyk.hub.ways_back import WaysBack
 from sshpyk.ssh.command import SshTarget
 from sshpyk.wire.clock import now_s
 from sshpyk.wire.journal import Journal, read_journal
 from sshpyk.wire.private import remove_if_empty
+
+if TYPE_CHECKING:
+    from sshpyk.hub.ways_back import WaysBack
 
 ADOPTION_S = 10.0  # how long kernels of a killed hub may wait for their stand-ins
 IDLE_S = 300.0  # how long a connection without a kernel is kept, for the next launch to be quick
@@ -43,7 +46,14 @@ async def live(target: SshTarget, path: str, *, umask: int = 0o022) -> None:
     mounts = Mounts(host, umask)
     kernels = Kernels(host, mounts)
     server = Server(host, kernels)
-    mounts.ways_back = WaysBack(host, server.tunnels, umask)
+
+    def make_ways_back() -> WaysBack:
+        # Few mounts need it, and every first launch waits for what is imported above.
+        from sshpyk.hub.ways_back import WaysBack
+
+        return WaysBack(host, server.tunnels, umask)
+
+    mounts.make_ways_back = make_ways_back
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.quit.set)

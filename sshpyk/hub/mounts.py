@@ -14,14 +14,16 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sshpyk.errors import MountError, SshpykError
 from sshpyk.hub.host import HostLink
 from sshpyk.hub.mount_request import Mounted, MountRequest
-from sshpyk.hub.ways_back import WaysBack, hold_until_eof
 from sshpyk.mounts.options import sort_options
-from sshpyk.wire.bytestream import Allowance, ByteStream, SocketEnds
+from sshpyk.wire.bytestream import Allowance, ByteStream, SocketEnds, hold_until_eof
+
+if TYPE_CHECKING:
+    from sshpyk.hub.ways_back import WaysBack
 
 LINGER_S = 2.0
 _TRIES_AGAIN = 10  # what a dead sshfs leaves may still be going
@@ -49,7 +51,8 @@ class Mounts:
         self._to_tidy = host.took_over  # the agent has mounts of a hub that is dead, or had ours
         self._leaving: list[Mounted] = []
         self._given_up: list[int] = []
-        self.ways_back: WaysBack | None = None  # set by whoever has the tunnels
+        self.make_ways_back: Callable[[], WaysBack]  # set by whoever has the tunnels
+        self.ways_back: WaysBack | None = None  # made for the first mount that logs in
         self.on_ended: Callable[[str, SshpykError], None] = lambda user, error: None
 
     @property
@@ -260,7 +263,7 @@ class Mounts:
         self._host.phase = f"mounting {request}"
         told: dict[str, Any] = {"options": options.for_sshfs}
         if request.alias:
-            assert self.ways_back is not None
+            self.ways_back = self.ways_back or self.make_ways_back()
             place = os.path.abspath(local), options
             told = await self.ways_back.open(mounted.mount_id, request.way_back, place)
         words = [*(["--ro"] if options.read_only else [])]

@@ -8,11 +8,9 @@ so the login does. One way back serves all mounts that name the same alias and s
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import re
 import shlex
-import socket
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -163,21 +161,3 @@ class WaysBack:
             error.what, error.advice, error.code = found
         logged = [f"sshd here: {line}" for line in said.splitlines()[-_LOGGED_LINES:]]
         error.said = "\n".join([error.said, *logged]).strip()
-
-
-def hold_until_eof(end: socket.socket) -> None:
-    """Keep one end of a stream, on which nothing is said, until the other end is closed."""
-    loop = asyncio.get_running_loop()
-    end.setblocking(False)
-
-    def look() -> None:
-        with contextlib.suppress(BlockingIOError):
-            try:
-                if end.recv(65536):
-                    return
-            except ConnectionError:
-                pass
-            loop.remove_reader(end)
-            end.close()
-
-    loop.add_reader(end, look)

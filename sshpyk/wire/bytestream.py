@@ -291,3 +291,21 @@ class ByteStream:
         self._driver.unwatch(self.stream)
         self._driver.when_left.remove(self._on_left)
         self._ends.close(reset=reset)
+
+
+def hold_until_eof(end: socket.socket) -> None:
+    """Keep one end of a stream, on which nothing is said, until the other end is closed."""
+    loop = asyncio.get_running_loop()
+    end.setblocking(False)
+
+    def look() -> None:
+        with contextlib.suppress(BlockingIOError):
+            try:
+                if end.recv(65536):
+                    return
+            except ConnectionError:
+                pass
+            loop.remove_reader(end)
+            end.close()
+
+    loop.add_reader(end, look)
