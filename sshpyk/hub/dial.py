@@ -96,7 +96,7 @@ async def dial(
         try:
             await asyncio.wait({first}, timeout=MASTER_PATIENCE_S if terminal is None else None)
             if await dialing.may_hang_at_a_master(first):
-                dialing.behind = _nothing  # which of the two comes through is not known
+                dialing.behind = no_frames  # which of the two comes through is not known
                 around = around_masters(target, private_folder(HUB_FOLDER))
                 attempts.append(asyncio.ensure_future(dialing.go(stack.enter_context(around))))
             winner = await _first_through(attempts)
@@ -140,7 +140,7 @@ class _Dialing:
         behind: FirstFrames | None,
     ) -> None:
         self._unasked = behind is not None
-        self.behind = behind or _nothing
+        self.behind = behind or no_frames
         self._target = target
         self._python = python
         self._progress = progress
@@ -212,7 +212,8 @@ class _Upload(NamedTuple):
     behind: FirstFrames | None  # the code at once, and this behind it
 
 
-def _nothing() -> bytes:
+def no_frames() -> bytes:
+    """Put nothing behind the agent's code: a :data:`FirstFrames` like any other."""
     return b""
 
 

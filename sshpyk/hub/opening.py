@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from sshpyk.errors import SshpykError, Unreachable
-from sshpyk.hub.dial import FirstFrames, Terminal
+from sshpyk.hub.dial import FirstFrames, Terminal, no_frames
 from sshpyk.hub.redial import Redial
 from sshpyk.hub.ssh_process import SshProcess
 from sshpyk.link.connection import Connection, State
@@ -59,7 +59,7 @@ class Opening:
         link = self._driver.link
         if link.epoch == 0:
             return self._first_frames
-        return None if link.confirmed else _nothing
+        return None if link.confirmed else no_frames
 
     def _first_frames(self) -> bytes:
         connection = self._connection = self._next_connection()
@@ -78,7 +78,3 @@ class Opening:
         else:
             self._answer.set_exception(error)
             self._answer.exception()  # ours to tell, even where nobody waits for it
-
-
-def _nothing() -> bytes:
-    return b""
