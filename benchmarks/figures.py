@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 HANDSHAKE = "ssh handshake"
+ROUND_TRIP = "round trip of the line itself"
 
 
 class Key(NamedTuple):

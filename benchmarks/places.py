@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import secrets
+import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -20,6 +22,9 @@ from pathlib import Path
 from lab.faultproxy import FaultProxy
 
 _SSH_PATIENCE_S = 60.0
+_ECHOES = 15
+# bash reads .bashrc for sshd where it is the first shell; what this account has there is nobody's figure.
+_NO_BASHRC = "1"
 # What the README of sshpyk 1.25 demands of the alias that it uses, and of each jump host.
 _MASTERED = """\
 Host *
@@ -84,6 +89,28 @@ def _settings(config: str, alias: str) -> dict[str, str]:
     return dict(line.partition(" ")[::2] for line in said.splitlines())
 
 
+def round_trip_s(rtt_ms: int) -> float:
+    """Return what a byte needs through such a line and back: what it was set to, and its own timers."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as echo,
+        FaultProxy("127.0.0.1", echo.getsockname()[1]) as line,
+        socket.create_connection(("127.0.0.1", line.port)) as near,
+        echo.accept()[0] as far,
+    ):
+        line.delay(rtt_ms / 2000)
+        for end in (near, far):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return statistics.median(_echo_s(near, far) for _ in range(_ECHOES))
+
+
+def _echo_s(near: socket.socket, far: socket.socket) -> float:
+    began_s = time.perf_counter()
+    near.sendall(b"x")
+    far.sendall(far.recv(1))
+    near.recv(1)
+    return time.perf_counter() - began_s
+
+
 @contextlib.contextmanager
 def line_to(host: Host, folder: Path) -> Iterator[Way]:
     """Yield a way to the host that passes a line of its own."""
@@ -118,7 +145,8 @@ def loopback(python: str, folder: Path) -> Iterator[Host]:
     from demo.loopback import LoopbackHost  # only here: a real host needs no sshd of ours
 
     mark = secrets.token_hex(8)
-    with LoopbackHost(environment={**jupyter_folders(folder), "BENCH_HOST": mark}) as sshd:
+    environment = {**jupyter_folders(folder), "BENCH_HOST": mark, "SHLVL": _NO_BASHRC}
+    with LoopbackHost(environment=environment) as sshd:
         yield Host(sshd.alias, str(sshd.ssh_config), python, f"BENCH_HOST={mark}")
 
 

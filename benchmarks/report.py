@@ -6,7 +6,7 @@ from rich import box
 from rich.table import Table
 
 from benchmarks.aims import aim_of, floor_of
-from benchmarks.figures import HANDSHAKE, Figures, Key, Spread
+from benchmarks.figures import HANDSHAKE, ROUND_TRIP, Figures, Key, Spread
 from benchmarks.subjects import BEFORE, LOCAL, OTHER, OURS
 
 HEADINGS = ["median (min-max)", LOCAL, OURS, "x floor", OTHER, "x ours", "aim", ""]
@@ -65,7 +65,7 @@ def _place(cell: tuple[str, int], cells: list[tuple[str, int]]) -> tuple[int, in
 def _line(figures: Figures, row: str, rtt_ms: int) -> list[str]:
     unit = unit_of(row)
     local, ours, other = (figures.spread(row, one, rtt_ms) for one in (LOCAL, OURS, OTHER))
-    floor = floor_of(row, figures, rtt_ms) if row != HANDSHAKE else None
+    floor = floor_of(row, figures, rtt_ms) if row not in (HANDSHAKE, ROUND_TRIP) else None
     aim = aim_of(row, rtt_ms)
     met = aim and aim.met(figures)
     mark = "" if met is None else "yes" if met else "NO"

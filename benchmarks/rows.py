@@ -15,8 +15,8 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks import machine
-from benchmarks.figures import HANDSHAKE, Figures
-from benchmarks.places import Way
+from benchmarks.figures import HANDSHAKE, ROUND_TRIP, Figures
+from benchmarks.places import Way, round_trip_s
 from benchmarks.subjects import LOCAL, Probe, Subject, SubjectFailed
 
 STRAIGHT, LINE = "straight", "line"
@@ -119,6 +119,8 @@ def life(bench: Bench) -> None:
                 if subject is bench.remotes[0]:
                     took_s = subject.ways[STRAIGHT if not rtt_ms else LINE].handshake_s()
                     bench.figures.add(HANDSHAKE, LOCAL, took_s, rtt_ms)
+                    if rtt_ms:
+                        bench.figures.add(ROUND_TRIP, LOCAL, round_trip_s(rtt_ms), rtt_ms)
                 with bench.trying("life", subject, rtt_ms):
                     _one_life(bench, subject, probes[subject.title], rtt_ms, bench.figures)
         for way in bench.lines():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import json
 import os
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import sshpyk
 from benchmarks.places import Host, Way, jupyter_folders, mastered
 from sshpyk import kernelspecs
 from sshpyk.hub.client import stop_hub
@@ -123,7 +125,11 @@ class Subject:
 
 
 class Ours(Subject):
-    """The working tree."""
+    """The working tree, compiled: pip does that with what it installs."""
+
+    def __post_init__(self) -> None:
+        """Compile, whatever the environment says of that."""
+        compileall.compile_dir(Path(sshpyk.__file__).parent, quiet=1)
 
     def add(self, name: str, way: Way) -> None:
         """Add a kernel on the host; the configuration's path makes a hub of this subject's own."""

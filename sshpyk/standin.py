@@ -13,6 +13,9 @@ those need is imported there, for this module's start is part of every restart i
 
 from __future__ import annotations
 
+import sshpyk.import_path  # noqa: F401  # before all others
+
+# isort: split
 import contextlib
 import json
 import os
@@ -68,6 +71,10 @@ class Request:
         self.attach_to: str | None = record.get("attach_to")
         self.links: list[str] = record.get("links", [])  # that go with it
         self._logs_notices = bool(record.get("logs_notices"))
+
+    def reach_hub(self) -> HubClient:
+        """Return a conversation with the host's hub; one that is started for it connects at once."""
+        return reach_hub(self.target, self.launch["python"])
 
     def report(self, **outcome: Any) -> None:
         """Tell whoever started us how the launch went; an error after it goes to stderr."""
@@ -157,7 +164,7 @@ class StandIn:
             raise HubError("the local hub process goes away again and again", host=host)
         time.sleep(_REATTACH_PAUSE_S)  # a killed process may still hold its socket for a moment
         self._hub.close()
-        self._hub = reach_hub(self._request.target)
+        self._hub = self._request.reach_hub()
         with contextlib.suppress(OSError):  # it has gone as well: heard as its silence
             self._take_up_with_the_next()
 
@@ -266,7 +273,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
         exit_like(run(words))
     request = read_request(int(words[1]))
     try:
-        stand_in = StandIn(request, reach_hub(request.target))
+        stand_in = StandIn(request, request.reach_hub())
         try:
             status = stand_in.stand()
         finally:

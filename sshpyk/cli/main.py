@@ -6,6 +6,9 @@ Exit codes: 0 done, 1 the operation failed, 2 invalid arguments or settings, 70 
 
 from __future__ import annotations
 
+import sshpyk.import_path  # noqa: F401  # before all others
+
+# isort: split
 import importlib
 import logging
 import sys

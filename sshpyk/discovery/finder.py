@@ -14,6 +14,8 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from sshpyk.ssh.command import NOT_FROM_HOME
+
 OLDEST_PYTHON = (3, 8)
 
 # In the order in which they are tried: whatever runs the search need not be what is found.
@@ -27,6 +29,7 @@ _DRIVERS = (
     ),
 )
 _MAX_SHOWN = 300
+_RUN = NOT_FROM_HOME + "exec(sys.argv.pop(1))"
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def script_for(mark: str, python: str | None = None) -> str:
             f"for p in {drivers}; do",
             f'  if p=$(command -v "$p") && "$p" -c {shlex.quote(check)} </dev/null >/dev/null 2>&1',
             f"  then printf '%s\\n' \"{mark} driver $p\"",
-            f'    "$p" -B -c "$program" {mark} {only} </dev/null 2>/dev/null; break',
+            f'    "$p" -B -c {shlex.quote(_RUN)} "$program" {mark} {only} </dev/null 2>/dev/null; break',
             "  fi",
             "done",
             f"echo; echo {end_line(mark)}",

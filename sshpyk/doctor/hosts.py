@@ -82,7 +82,7 @@ def ask_hop(runner: ScriptRunner | HostScripts, target: SshTarget, hop: Resolved
     options = [f"ProxyJump={','.join(hop.proxyjump)}"] if hop.proxyjump else []
     try:
         runner.run(
-            replace(target, host=hop.host),
+            target.at(hop.host),
             f"echo {end_line(mark)}\n",
             end_line(mark),
             options=options,

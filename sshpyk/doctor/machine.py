@@ -117,6 +117,7 @@ def _sees(python: str) -> bool | None:
             [python, "-c", _ASK],
             stdin=subprocess.DEVNULL,
             capture_output=True,
+            cwd="/",  # where nothing can be imported from
             timeout=_ASK_TIMEOUT_S,
         )
         names: object = json.loads(done.stdout)

@@ -20,6 +20,7 @@ from sshpyk.doctor.python_probe import (
     RemoteSpec,
     read_interpreter,
 )
+from sshpyk.ssh.command import NOT_FROM_HOME
 from sshpyk.ssh.config import ResolvedHost, read_resolved
 
 __all__ = [
@@ -147,7 +148,7 @@ def script_for(mark: str, questions: Iterable[Question]) -> str:
     lines = [
         f'echo; echo {mark} system 0 "$(uname -srm)"',
         _SPACE.format(mark=mark),
-        f"probe={shlex.quote(PYTHON_PROBE)}",
+        f"probe={shlex.quote(NOT_FROM_HOME + PYTHON_PROBE)}",
     ]
     for index, python in enumerate(_pythons(asked)):
         kernels = sorted({question.kernel_name for question in asked if question.python == python})

@@ -36,7 +36,7 @@ ask = "import importlib.util as u, sys, json, importlib.metadata as m\nr = {}\n"
 def module_in(program, name):
     try:
         said = subprocess.run([program, "-B", "-c", ask, name], stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=10).stdout
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/", timeout=10).stdout
         return json.loads(said.decode().rpartition("=")[2])
     except Exception as error:
         return {"failed": repr(error)}

@@ -6,11 +6,14 @@ One socket per host, ssh configuration and protocol version.
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sshpyk.errors import HubError
 from sshpyk.ssh.command import SshTarget
 from sshpyk.wire.private import HUB_FOLDER, NoPrivateFolder, private_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # What ``server`` understands; a hub of another version goes on serving its own kernels.
 HUB_PROTOCOL = 1

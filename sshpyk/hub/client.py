@@ -84,10 +84,11 @@ def _try_connect(path: str) -> HubClient | None:
     return HubClient(client)
 
 
-def reach_hub(target: SshTarget) -> HubClient:
+def reach_hub(target: SshTarget, python: str = "") -> HubClient:
     """Return a conversation with the hub of ``target``, started if it was not running.
 
-    Raises :class:`HubError` when it does not come up.
+    ``python``: the interpreter on the host for which it will be asked to connect. Raises
+    :class:`HubError` when it does not come up.
     """
     path = hub_socket(target)
     client = _try_connect(path)
@@ -99,7 +100,7 @@ def reach_hub(target: SshTarget) -> HubClient:
         client = _try_connect(path)
         if client is not None:
             return client
-        process = _spawn(target)
+        process = _spawn(target, python)
         deadline_s = time.monotonic() + _START_PATIENCE_S
         while time.monotonic() < deadline_s:
             client = _try_connect(path)
@@ -116,11 +117,11 @@ def reach_hub(target: SshTarget) -> HubClient:
     )
 
 
-def _spawn(target: SshTarget) -> subprocess.Popen[bytes]:
+def _spawn(target: SshTarget, python: str) -> subprocess.Popen[bytes]:
     import subprocess  # here: mostly the hub runs already, and a restart would wait for this
 
-    config = [target.ssh_config] if target.ssh_config else []
-    words = [sys.executable, "-m", "sshpyk.hub.main", target.host, target.ssh, *config]
+    more = [target.ssh_config or "", python]
+    words = [sys.executable, "-m", "sshpyk.hub.main", target.host, target.ssh, *more]
     environment = {key: value for key, value in os.environ.items() if key != "JPY_PARENT_PID"}
     return subprocess.Popen(
         words,

@@ -29,6 +29,7 @@ from sshpyk.hub.opening import RESUMING, Opening
 from sshpyk.hub.outage import Outage
 from sshpyk.hub.redial import Redial
 from sshpyk.hub.ssh_process import SshProcess
+from sshpyk.hub.ssh_start import SshStart
 from sshpyk.link.connection import SUSPECT_AFTER_S, Connection, Resumed
 from sshpyk.link.link import Link
 from sshpyk.ssh.command import SshTarget
@@ -50,10 +51,16 @@ class HostLink:
     and another has taken its place, ``on_kernel_welcomes`` when a kernel greets its subscribers
     (JEP 65) later than it was ready.
 
-    ``reason`` is why the latest dial failed; None when the latest went well.
+    ``reason`` is why the latest dial failed; None when the latest went well. ``start``: see ``Redial``.
     """
 
-    def __init__(self, target: SshTarget, journal: Journal, noted: Noted | None = None) -> None:
+    def __init__(
+        self,
+        target: SshTarget,
+        journal: Journal,
+        noted: Noted | None = None,
+        start: SshStart | None = None,
+    ) -> None:
         self.target = target
         self.took_over = noted is not None
         self._journal = journal
@@ -77,7 +84,7 @@ class HostLink:
         self.outage = Outage(target.host, lambda text: self.on_notice(text))
         self.phase = ""  # what is being done now, in words
         self._python = ""
-        self._redial = Redial(target, self._note_phase, self._away_s)
+        self._redial = Redial(target, self._note_phase, self._away_s, start)
         self._next_stream = 1
         self._boot_id = ""  # which start of the host we last heard of
         self._dialing = Dialing(self._try_to_connect, self._away_s, self._dialing_defect)
@@ -243,6 +250,7 @@ class HostLink:
     async def leave(self, reason: str) -> None:
         """Leave the link for good; ssh gets a moment to carry our last words to the agent."""
         self._dialing.stop()
+        self._redial.drop_start()
         self.driver.leave(reason)
         self.outage.end()
         self._be(LinkState.DOWN)

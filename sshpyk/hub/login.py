@@ -29,7 +29,8 @@ from typing import Any
 
 from sshpyk.errors import SshpykError
 from sshpyk.hub.host import HostLink
-from sshpyk.hub.ssh_process import Pipes, SshProcess
+from sshpyk.hub.ssh_process import SshProcess
+from sshpyk.hub.ssh_start import Pipes
 
 LOGIN_IDLE_S = 8 * 3600.0  # how long a connection that a person opened is kept without a kernel
 

@@ -16,6 +16,7 @@ from sshpyk.errors import Unreachable
 from sshpyk.hub.dial import DIAL_DEADLINE_S, FirstFrames, Phase, Terminal, dial
 from sshpyk.hub.linkstate import LONG_AWAY_S
 from sshpyk.hub.ssh_process import SshProcess
+from sshpyk.hub.ssh_start import SshStart
 from sshpyk.ssh.command import SshTarget
 from sshpyk.wire.clock import now_s
 
@@ -23,6 +24,7 @@ from sshpyk.wire.clock import now_s
 EVERY_S = 2.0
 LONG_AWAY_EVERY_S = 15.0
 AT_ONCE = 4
+UNCLAIMED_S = 10.0  # how long an ssh that was started in advance waits for the dial that it is for
 
 Dial = Callable[[], Coroutine[Any, Any, SshProcess]]
 
@@ -31,6 +33,7 @@ class Redial:
     """Dials one host, and remembers what that takes.
 
     ``note_phase`` is told what is being done; ``away_s`` says for how long the link has been away.
+    ``start``: an ssh for the first dial, which connects already.
     """
 
     def __init__(
@@ -38,11 +41,15 @@ class Redial:
         target: SshTarget,
         note_phase: Callable[[str], None],
         away_s: Callable[[], float],
+        start: SshStart | None = None,
     ) -> None:
         self._target = target
         self._note_phase = note_phase
         self._away_s = away_s
         self._usual_s = 0.0  # the shortest so far; 0 until one came through
+        self._start = start
+        if start is not None:
+            asyncio.get_running_loop().call_later(UNCLAIMED_S, self.drop_start)
 
     async def connect(
         self, python: str, terminal: Terminal | None = None, *, behind: FirstFrames | None
@@ -53,9 +60,15 @@ class Redial:
         ``terminal`` takes the time that it takes. Raises what the dial met.
         """
 
+        if terminal is not None or (self._start is not None and self._start.python != python):
+            self.drop_start()
+
         async def dial_timed() -> SshProcess:
             began_s = now_s()
-            ssh = await dial(self._target, python, self._note_phase, terminal, behind=behind)
+            start, self._start = self._start, None
+            ssh = await dial(
+                self._target, python, self._note_phase, terminal, behind=behind, start=start
+            )
             self._usual_s = min(self._usual_s or math.inf, now_s() - began_s)
             return ssh
 
@@ -71,6 +84,12 @@ class Redial:
                 host=self._target.host,
                 phase=Phase.CONNECT.value,
             ) from None
+
+    def drop_start(self) -> None:
+        """End the ssh that was started in advance, if no dial has taken it."""
+        start, self._start = self._start, None
+        if start is not None:
+            start.end()
 
 
 async def dial_again(dial: Dial, every_s: float) -> SshProcess:

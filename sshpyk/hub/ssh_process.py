@@ -1,7 +1,7 @@
 """A running ssh whose stdin, stdout and stderr are the hub's, whoever started it.
 
-The hub starts its own (:meth:`SshProcess.started`), without a terminal: it never asks. For
-``sshpyk login`` the command line starts it on the user's terminal, with pipes of the hub's (``login``).
+The hub starts its own (``ssh_start``), without a terminal: it never asks. For ``sshpyk login`` the
+command line starts it on the user's terminal, with pipes of the hub's (``login``).
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ import contextlib
 import logging
 import os
 import signal
-import subprocess
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from sshpyk.ssh.command import batch_environment
+from sshpyk.hub.ssh_start import Pipes
 
 _TAIL_BYTES = 8192
 _END_PATIENCE_S = 2.0
@@ -34,14 +33,6 @@ class GroupLeader(Protocol):
         """Return its exit status; None while it runs."""
 
 
-class Pipes(NamedTuple):
-    """The hub's ends of ssh's stdin, stdout and stderr."""
-
-    stdin_fd: int
-    stdout_fd: int
-    stderr_fd: int
-
-
 class SshProcess:
     """See the module. Owns the process; stdin and stdout may be taken over by a carrier.
 
@@ -58,24 +49,6 @@ class SshProcess:
         os.set_blocking(self.stdout_fd, False)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._stderr_fd, self._read_stderr)
-
-    @classmethod
-    def started(cls, argv: list[str]) -> SshProcess:
-        """Start an ssh that nobody sees. Raises OSError."""
-        process = subprocess.Popen(
-            argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=batch_environment(os.environ),
-            start_new_session=True,  # a Ctrl+C in the user's terminal is not for ssh
-        )
-        ends = (process.stdin, process.stdout, process.stderr)
-        pipes = Pipes(*(os.dup(end.fileno()) for end in ends if end))
-        for end in ends:
-            if end:
-                end.close()
-        return cls(process, pipes)
 
     @property
     def pid(self) -> int:

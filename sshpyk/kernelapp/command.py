@@ -18,7 +18,6 @@ from sshpyk.errors import (
     HubError,
     SshpykError,
 )
-from sshpyk.hub import client
 from sshpyk.kernelapp.files import remove
 from sshpyk.kernelapp.keyboard import Keyboard
 from sshpyk.kernelapp.legacy import modern, unquoted
@@ -154,14 +153,15 @@ def _stand_with(words: Words, screen: Screen) -> int:
 
 def _session(wish: Wish, screen: Screen) -> Session:
     keyboard = None if wish.by_program or wish.leave_at_once else Keyboard.of_terminal()
-    target = Request(wish.record).target
+    request = Request(wish.record)
+    target = request.target
     if wish.made_file:  # until the session heeds them, signals must not leave it behind
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is signal.SIG_DFL:
                 signal.signal(number, signal.default_int_handler)
     try:
         screen.progress(f"{target.host}: starting the local hub")
-        return Session(wish, screen, keyboard, client.reach_hub(target))
+        return Session(wish, screen, keyboard, request.reach_hub())
     except (SshpykError, KeyboardInterrupt):
         if wish.made_file:
             remove(wish.connection_file)

@@ -15,7 +15,6 @@ from enum import Enum
 from typing import Any
 
 from sshpyk.errors import HubError, KernelDied, KernelError
-from sshpyk.hub import client
 from sshpyk.hub.client import HubClient
 from sshpyk.kernelapp.files import Note, forget, read_connection, remove
 from sshpyk.kernelapp.keyboard import Keyboard, choice_for, menu_text
@@ -293,7 +292,7 @@ class Session(StandIn):
         self._hub.close()
         self._ticket = None
         self._forget()
-        self._hub = client.reach_hub(self._request.target)
+        self._hub = self._request.reach_hub()
 
     def _leave(self) -> None:
         self._enter(Phase.LEAVING)

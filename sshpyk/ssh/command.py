@@ -1,7 +1,8 @@
 """Build the ssh command line and the remote command, as lists of words, never as a shell string.
 
 All of it is pure but :func:`find_ssh` (and :meth:`SshTarget.parse` through it), which looks at the
-file system. Sources: ssh(1), ssh_config(5) of OpenSSH 7.6 to 9.2.
+file system. Light to import, without dataclasses and pathlib: every launch waits for it twice.
+Sources: ssh(1), ssh_config(5) of OpenSSH 7.6 to 9.2.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
 from sshpyk.errors import InvalidInput
 
@@ -46,12 +46,13 @@ _SETTINGS = (
 # is csh's history, a backslash is an escape in fish, control characters end a line or a word.
 _UNQUOTABLE = re.compile(r"['!\\\x00-\x1f\x7f]")
 _PLAIN = re.compile(r"[A-Za-z0-9_./-]+")
+# Python code on a host runs in the home folder, and there may be a json.py of the user's in it.
+NOT_FROM_HOME = "import sys;sys.path[:]=[d for d in sys.path if d];"
 # bsd-csh says "Word too long." between 4000 and 9000 bytes (measured); the others take more.
 _MAX_WORD_BYTES = 4000
 
 
-@dataclass(frozen=True)
-class Destination:
+class Destination(NamedTuple):
     """A host in the parts that ssh takes as separate words."""
 
     user: str
@@ -82,22 +83,27 @@ def parse_destination(host: str) -> Destination:
     )
 
 
-@dataclass(frozen=True)
-class SshTarget:
+class _Target(NamedTuple):
+    host: str
+    ssh: str
+    ssh_config: str | None
+
+
+class SshTarget(_Target):
     """A host and the ssh that reaches it. Raises :class:`InvalidInput` for an impossible host.
 
     Made by :meth:`parse` from what a user typed; the plain constructor is for parts that have
     already been resolved.
     """
 
-    host: str
-    ssh: str = "ssh"
-    ssh_config: str | None = None
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
-        parse_destination(self.host)
-        if self.ssh_config is not None:
-            _refuse_as_path(self.ssh_config, "ssh config")
+    def __new__(cls, host: str, ssh: str = "ssh", ssh_config: str | None = None) -> SshTarget:
+        """See the class."""
+        parse_destination(host)
+        if ssh_config is not None:
+            _refuse_as_path(ssh_config, "ssh config")
+        return super().__new__(cls, host, ssh, ssh_config)
 
     @classmethod
     def parse(
@@ -109,6 +115,10 @@ class SshTarget:
         """
         parse_destination(host)
         return cls(host, find_ssh(ssh), _find_config(ssh_config))
+
+    def at(self, host: str) -> SshTarget:
+        """Return another host that the same ssh and config reach."""
+        return SshTarget(host, self.ssh, self.ssh_config)
 
     @property
     def destination(self) -> Destination:
@@ -128,7 +138,7 @@ class SshTarget:
 
         # Only a host that begins with '-' needs "--", and that cannot be: leave it out.
         words = [word for word in self.destination.words() if word != "--"]
-        ssh = "ssh" if Path(self.ssh).name == "ssh" else self.ssh
+        ssh = "ssh" if os.path.basename(self.ssh) == "ssh" else self.ssh
         return shlex.join([ssh, *_config_words(self.ssh_config), *words])
 
     @property
@@ -157,10 +167,9 @@ def find_ssh(configured: str | None = None) -> str:
 
     wanted = configured or "ssh"
     _refuse_as_path(wanted, "ssh client")
-    is_path = "/" in wanted  # pathlib would make "./ssh" a name to search in PATH
-    found = shutil.which(str(Path(wanted).expanduser().absolute()) if is_path else wanted)
+    found = shutil.which(_absolute(wanted) if "/" in wanted else wanted)
     if found:
-        return str(Path(found).absolute())
+        return _absolute(found)
     if configured is None:
         advice = "install the OpenSSH client (package openssh-client or openssh-clients)"
     else:
@@ -175,14 +184,20 @@ def _find_config(ssh_config: str | None) -> str | None:
     if ssh_config is None or ssh_config.lower() == "none":
         return ssh_config
     _refuse_as_path(ssh_config, "ssh config")
-    path = Path(ssh_config).expanduser().absolute()
-    if not os.access(path, os.R_OK) or path.is_dir():
+    path = _absolute(ssh_config)
+    if not os.access(path, os.R_OK) or os.path.isdir(path):
         raise InvalidInput(
-            f"the ssh config {str(path)!r} cannot be read",
+            f"the ssh config {path!r} cannot be read",
             advice="name an existing file, or leave it out to use ~/.ssh/config",
             code="SSH-CONFIG-MISSING",
         )
-    return str(path)
+    return path
+
+
+def _absolute(path: str) -> str:
+    from pathlib import Path  # here, as above
+
+    return str(Path(path).expanduser().absolute())
 
 
 def _config_words(ssh_config: str | None) -> list[str]:

@@ -75,7 +75,7 @@ def resolve_chain(target: SshTarget, timeout_s: float = 5.0) -> tuple[ResolvedHo
                 code="SSH-JUMP-LOOP",
             )
         visited.add(hops[0])
-        resolved = [resolve(replace(target, host=hop), timeout_s) for hop in hops]
+        resolved = [resolve(target.at(hop), timeout_s) for hop in hops]
         # ssh reaches hop n with -J hop1,...,hop n-1, which overrides what the config says of hop n;
         # only the first is reached as its own config says.
         later = [

@@ -13,7 +13,6 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 
 from sshpyk.ssh.command import SshTarget
 from sshpyk.ssh.config import resolve_chain
@@ -48,7 +47,7 @@ def around_masters(target: SshTarget, folder: str) -> Iterator[SshTarget]:
         file.write("Host *\n  ControlMaster no\n  ControlPath none\n")
         file.writelines(f'  Include "{path}"\n' for path in _files(target))
         file.flush()
-        yield replace(target, ssh_config=file.name)
+        yield SshTarget(target.host, target.ssh, file.name)
 
 
 def _files(target: SshTarget) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from sshpyk import standin
 from sshpyk.hub import client
 from sshpyk.hub.client import HubClient
 
-def reach_hub(target):
+def reach_hub(target, python=""):
     connected = socket.socket(socket.AF_UNIX)
     connected.connect(PATH)
     return HubClient(connected)

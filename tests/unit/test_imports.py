@@ -11,7 +11,6 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "sshpyk"
 # What runs on hosts, under Python 3.8 as well.
-# What runs on hosts, under Python 3.8 as well.
 ON_HOST = ("__init__", "errors", "link", "wire", "agent")
 OLDEST_ON_HOST = (3, 8)
 
@@ -22,6 +21,7 @@ ANY_LIBRARY = None
 RULES: dict[str, tuple[set[str], frozenset[str] | None]] = {
     "__init__": (set(), STDLIB_ONLY),
     "errors": (set(), STDLIB_ONLY),
+    "import_path": (set(), STDLIB_ONLY),
     "paths": ({"wire.private"}, frozenset({"platformdirs"})),
     "link": ({"link"}, STDLIB_ONLY),
     "wire": ({"errors", "link", "wire"}, STDLIB_ONLY),

@@ -10,20 +10,21 @@ import pytest
 
 from sshpyk.agent import locate
 from sshpyk.hub.bundle import agent_bundle
-from sshpyk.hub.dial import _FIRST_WORDS
+from sshpyk.hub.ssh_start import _FIRST_WORDS, framed
 
 PROGRAM = b"import os\nos.write(1, b'ran')\n"
+FRAMED = framed(PROGRAM)
 
 
-@pytest.mark.parametrize("offset", range(len(PROGRAM) + 1))
+@pytest.mark.parametrize("offset", range(len(FRAMED) + 1))
 def test_f60_program_cut_at_any_byte_does_not_run(offset: int):
     done = subprocess.run(
-        [sys.executable, "-S", "-c", _FIRST_WORDS, "marker", str(len(PROGRAM))],
-        input=PROGRAM[:offset],
+        [sys.executable, "-S", "-c", _FIRST_WORDS, "marker"],
+        input=FRAMED[:offset],
         capture_output=True,
         check=False,
     )
-    whole = offset == len(PROGRAM)
+    whole = offset == len(FRAMED)
     assert done.stdout.endswith(b" ran") == whole
     assert done.returncode == (0 if whole else 9)
 

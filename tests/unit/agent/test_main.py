@@ -24,7 +24,7 @@ import pytest
 
 from sshpyk.agent.record import boot_id
 from sshpyk.hub.bundle import agent_bundle, locate_program
-from sshpyk.hub.dial import _FIRST_WORDS
+from sshpyk.hub.ssh_start import _FIRST_WORDS
 from sshpyk.link import frames
 from sshpyk.link.connection import Connection, Resumed
 from sshpyk.link.link import Link
@@ -451,8 +451,8 @@ def test_every_python_of_hosts_carries_a_kernel(host: Host, version: str):
 @pytest.mark.parametrize("version", ["2.7", "3.6", "3.7"])
 def test_a_python_that_is_too_old_can_say_so(version: str):
     done = subprocess.run(
-        [python_of(version), "-c", _FIRST_WORDS, "marker", "4"],
-        input=b"pass",
+        [python_of(version), "-c", _FIRST_WORDS, "marker", "asyncio"],
+        input=b"00000004pass",
         capture_output=True,
         check=True,
     )

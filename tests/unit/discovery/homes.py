@@ -74,6 +74,7 @@ def found_in(
         text=True,
         timeout=60,
         env={"HOME": str(home), "PATH": path, **(variables or {})},
+        cwd=home,
         check=True,
     )
     assert done.stdout.rstrip().endswith(f"{MARK} end"), done

@@ -131,6 +131,13 @@ def test_kernelspecs_of_no_environment_are_found_on_the_documented_path(tmp_path
     assert mine["old"].has_env
 
 
+def test_modules_of_the_users_in_the_home_folder_are_not_imported(tmp_path: Path) -> None:
+    environment(tmp_path / "venvs/a")
+    for name in ("json", "threading", "subprocess"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('not meant')")
+    assert list(in_home(tmp_path, found_in(tmp_path).environments)) == ["venvs/a/bin/python"]
+
+
 def test_nothing_is_written_and_startup_files_are_not_run(tmp_path: Path) -> None:
     environment(tmp_path / "miniconda3", conda=True)
     (tmp_path / ".bashrc").write_text(f"touch {tmp_path}/was-run\n")

@@ -152,6 +152,19 @@ def test_home_is_the_hosts(home: Path) -> None:
     assert ask("sh", Question(python, "x")).interpreters[python].reason == ""
 
 
+def test_modules_of_the_users_in_the_home_folder_are_not_imported(
+    kernels: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(kernels / "mine", {**LOCAL, "argv": ["python3", "-m", "ipykernel_launcher", "-f", "x"]})
+    for name in ("json", "shutil", "zmq"):
+        (home / f"{name}.py").write_text("raise RuntimeError('not meant')")
+    monkeypatch.chdir(home)
+    python = ask("sh", Question(sys.executable, "mine")).interpreters[sys.executable]
+    packages = python.specs["mine"].packages
+    assert packages
+    assert (packages.failed, packages.zmq_error) == ("", "")
+
+
 def test_nothing_is_written(home: Path) -> None:
     before = sorted(home.rglob("*"))
     ask("sh", Question(sys.executable, "python3"))

@@ -47,7 +47,7 @@ class Hubs:
         self.program = HUB
         self.started: list[subprocess.Popen[bytes]] = []
 
-    def spawn(self, target: SshTarget) -> subprocess.Popen[bytes]:
+    def spawn(self, target: SshTarget, python: str) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
             [sys.executable, "-c", self.program, hub_socket(target)], stderr=subprocess.PIPE
         )
@@ -148,10 +148,10 @@ def test_the_hubs_command_line_names_the_target_and_its_environment_no_parent(
 
     monkeypatch.setenv("JPY_PARENT_PID", "1")
     monkeypatch.setattr(subprocess, "Popen", popen)
-    client_module._spawn(SshTarget("gpu1", "/usr/bin/ssh", "/c"))
-    client_module._spawn(SshTarget("gpu1", "/usr/bin/ssh"))
+    client_module._spawn(SshTarget("gpu1", "/usr/bin/ssh", "/c"), "python3")
+    client_module._spawn(SshTarget("gpu1", "/usr/bin/ssh"), "")
     program = [sys.executable, "-m", "sshpyk.hub.main", "gpu1", "/usr/bin/ssh"]
-    assert [words for words, _ in calls] == [[*program, "/c"], program]
+    assert [words for words, _ in calls] == [[*program, "/c", "python3"], [*program, "", ""]]
     assert all("JPY_PARENT_PID" not in env for _, env in calls)
 
 

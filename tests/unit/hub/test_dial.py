@@ -23,6 +23,7 @@ from sshpyk.hub import dial as dial_module
 from sshpyk.hub import ssh_process as ssh_process_module
 from sshpyk.hub.dial import FirstFrames, dial
 from sshpyk.hub.ssh_process import SshProcess
+from sshpyk.hub.ssh_start import SshStart, start_ssh
 from sshpyk.ssh.command import SshTarget
 from tests.unit.agent.service_bench import alive
 from tests.unit.wire.harness import in_loop, until
@@ -70,9 +71,13 @@ class Stage:
         monkeypatch.setattr(dial_module, "agent_bundle", lambda: b"bundle" * 9999)
 
     async def dial(
-        self, python: str = sys.executable, *, behind: FirstFrames | None = None
+        self,
+        python: str = sys.executable,
+        *,
+        behind: FirstFrames | None = None,
+        start: SshStart | None = None,
     ) -> SshProcess:
-        return await dial(self.target, python, self.said.append, behind=behind)
+        return await dial(self.target, python, self.said.append, behind=behind, start=start)
 
     def pids(self) -> list[int]:
         return [int(line) for line in (self.folder / "pids").read_text().split()]
@@ -133,6 +138,38 @@ async def test_a_first_dial_sends_the_agent_and_the_first_frames_unasked(
         said += await ssh.read_some()
     assert said == b"first frames, second"
     await end(ssh)
+
+
+@in_loop
+async def test_an_ssh_that_was_started_in_advance_is_used(stage: Stage, monkeypatch):
+    stage.program(monkeypatch, FOUND + ECHO)
+    start = start_ssh(stage.target, sys.executable, starts_agent=True)
+    ssh = await stage.dial(start=start)
+    assert ssh.pid == start.process.pid
+    os.write(ssh.stdin_fd, b"first frame")
+    assert await ssh.read_some() == b"first frame"
+    await end(ssh)
+
+
+@in_loop
+async def test_what_an_ssh_that_was_started_in_advance_said_before_the_dial_is_its_error(
+    stage: Stage,
+):
+    stage.ssh(before="echo 'ssh: connect to host gpu1 port 22: Connection refused' >&2; exit 255")
+    start = start_ssh(stage.target, sys.executable, starts_agent=True)
+    await until(lambda: start.process.poll() is not None)
+    with pytest.raises(Unreachable, match="Connection refused"):
+        await stage.dial(start=start)
+    assert len(stage.pids()) == 1
+
+
+@in_loop
+async def test_modules_of_the_users_in_the_home_folder_are_not_imported(stage: Stage, monkeypatch):
+    for name in ("json", "asyncio", "tempfile"):
+        (stage.folder / f"{name}.py").write_text("raise RuntimeError('not meant')")
+    stage.ssh(before=f"cd {stage.folder}")
+    stage.program(monkeypatch, b"import json, tempfile\n" + FOUND)
+    await end(await stage.dial(behind=lambda: b""))
 
 
 @pytest.mark.parametrize("shell", list(filter(shutil.which, SHELLS)))

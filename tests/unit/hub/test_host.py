@@ -32,6 +32,7 @@ from sshpyk.hub.dial import FirstFrames, Terminal
 from sshpyk.hub.host import HostLink
 from sshpyk.hub.linkstate import LinkState, state_after
 from sshpyk.hub.ssh_process import SshProcess
+from sshpyk.hub.ssh_start import SshStart
 from sshpyk.link import connection as connection_module
 from sshpyk.link.connection import Connection, Event, HelloReceived
 from sshpyk.link.frames import Hello, encode_hello
@@ -106,6 +107,7 @@ class FakeNetwork:
         terminal: Terminal | None,
         *,
         behind: FirstFrames | None,
+        start: SshStart | None,
     ) -> FakeSsh:
         self.dials += 1
         self.fresh.append(behind is not None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -11,6 +12,7 @@ from sshpyk.errors import Unreachable
 from sshpyk.hub import redial
 from sshpyk.hub.redial import AT_ONCE, Redial, dial_again
 from sshpyk.hub.ssh_process import SshProcess
+from sshpyk.hub.ssh_start import SshStart, start_ssh
 from sshpyk.ssh.command import SshTarget
 from tests.unit.wire.harness import in_loop, until
 
@@ -112,3 +114,61 @@ async def test_a_slow_login_is_not_hurried_and_an_outage_of_hours_is_not_hammere
     dialer._usual_s = usual_s
     await dialer.connect("python3", behind=None)
     assert intervals == [every_s]
+
+
+class Advance:
+    """An ssh that hangs, started before its dial; the dials are recorded."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        ssh = folder / "ssh"
+        ssh.write_text("#!/bin/sh\nexec sleep 600\n")
+        ssh.chmod(0o755)
+        self.dialed: list[SshStart | None] = []
+        monkeypatch.setattr(redial, "dial", self._dial)
+        target = SshTarget("gpu1", str(ssh))
+        self.start = start_ssh(target, "python3", starts_agent=True)
+        self.dialer = Redial(target, lambda text: None, lambda: 0.0, self.start)
+
+    async def _dial(self, *args: Any, start: SshStart | None, **more: Any) -> SshProcess:
+        self.dialed.append(start)
+        return cast(SshProcess, Ssh())
+
+    @property
+    def ended(self) -> bool:
+        return self.start.process.returncode is not None
+
+
+@in_loop
+async def test_an_ssh_started_in_advance_is_for_the_first_dial_only(tmp_path: Path, monkeypatch):
+    advance = Advance(tmp_path, monkeypatch)
+    await advance.dialer.connect("python3", behind=lambda: b"")
+    await advance.dialer.connect("python3", behind=None)
+    assert advance.dialed == [advance.start, None]
+    advance.dialer.drop_start()
+    assert not advance.ended
+    advance.start.end()
+
+
+@in_loop
+async def test_an_ssh_started_in_advance_for_another_python_is_ended(tmp_path: Path, monkeypatch):
+    advance = Advance(tmp_path, monkeypatch)
+    await advance.dialer.connect("/opt/python3", behind=lambda: b"")
+    assert advance.dialed == [None]
+    assert advance.ended
+
+
+@in_loop
+async def test_an_ssh_started_in_advance_is_ended_where_a_person_can_be_asked(
+    tmp_path: Path, monkeypatch
+):
+    advance = Advance(tmp_path, monkeypatch)
+    await advance.dialer.connect("python3", cast(Any, object()), behind=None)
+    assert advance.dialed == [None]
+    assert advance.ended
+
+
+@in_loop
+async def test_an_ssh_started_in_advance_that_nobody_claims_is_ended(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(redial, "UNCLAIMED_S", 0.02)
+    advance = Advance(tmp_path, monkeypatch)
+    await until(lambda: advance.ended)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sshpyk.hub import main as main_module
+from sshpyk.hub import life as life_module
 from sshpyk.hub.linkstate import LinkState
 from sshpyk.ssh.command import SshTarget
 from tests.unit.hub.fakes import FakeAgent, FakeHost, ipc_info, write_info
@@ -54,9 +54,9 @@ async def life(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[L
     loop = asyncio.get_running_loop()
     async with Joined() as joined:
         made = Life(joined, folder)
-        monkeypatch.setattr(main_module, "HostLink", lambda target, journal, noted: made.host)
-        monkeypatch.setattr(main_module, "_UPKEEP_S", 0.02)
-        made.task = asyncio.ensure_future(main_module.live(SshTarget("gpu1"), str(made.path)))
+        monkeypatch.setattr(life_module, "HostLink", lambda *args: made.host)
+        monkeypatch.setattr(life_module, "_UPKEEP_S", 0.02)
+        made.task = asyncio.ensure_future(life_module.live(SshTarget("gpu1"), str(made.path)))
         await until(lambda: made.path.exists() or made.task.done())
         yield made
         await asyncio.wait_for(made.task, 10)
@@ -107,7 +107,7 @@ async def test_a_cleaner_that_took_its_files_does_not_keep_it_from_leaving(
 async def test_an_agent_that_does_not_answer_does_not_keep_it_from_leaving(
     short_folder, monkeypatch
 ):
-    monkeypatch.setattr(main_module, "_STOP_PATIENCE_S", 0.05)
+    monkeypatch.setattr(life_module, "_STOP_PATIENCE_S", 0.05)
     async with life(short_folder, monkeypatch) as hub:
         writer = await hub.launched()
         await hub.host.joined.cut_and_noticed()
@@ -119,7 +119,7 @@ async def test_an_agent_that_does_not_answer_does_not_keep_it_from_leaving(
 
 @in_loop
 async def test_with_nothing_to_do_it_leaves_after_a_while(short_folder, monkeypatch):
-    monkeypatch.setattr(main_module, "IDLE_S", 0.1)
+    monkeypatch.setattr(life_module, "IDLE_S", 0.1)
     async with life(short_folder, monkeypatch) as hub:
         await asyncio.wait_for(hub.task, 10)
         assert hub.host.left
@@ -129,7 +129,7 @@ async def test_with_nothing_to_do_it_leaves_after_a_while(short_folder, monkeypa
 async def test_a_connection_that_a_person_opened_is_kept_longer_while_it_is_up(
     short_folder, monkeypatch
 ):
-    monkeypatch.setattr(main_module, "IDLE_S", 0.1)
+    monkeypatch.setattr(life_module, "IDLE_S", 0.1)
     async with life(short_folder, monkeypatch) as hub:
         hub.host.opened_by_person = True
         await asyncio.sleep(0.4)
@@ -140,7 +140,7 @@ async def test_a_connection_that_a_person_opened_is_kept_longer_while_it_is_up(
 
 @in_loop
 async def test_with_a_kernel_it_stays(short_folder, monkeypatch):
-    monkeypatch.setattr(main_module, "IDLE_S", 0.1)
+    monkeypatch.setattr(life_module, "IDLE_S", 0.1)
     async with life(short_folder, monkeypatch) as hub:
         writer = await hub.launched()
         await asyncio.sleep(0.3)

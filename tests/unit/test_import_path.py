@@ -1,0 +1,32 @@
+"""Programs of ours in a folder where the user has modules of the same names as Python's own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+NAMES = ("json", "socket", "logging", "random", "click")
+
+
+@pytest.mark.parametrize("module", ["sshpyk.standin", "sshpyk.cli.main"])
+def test_a_program_of_ours_imports_nothing_from_the_folder_in_which_it_is_started(
+    module: str, tmp_path: Path
+) -> None:
+    for name in NAMES:
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('not meant')")
+    words = [sys.executable, "-m", module, "--help"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Usage: sshpyk" in done.stdout
+
+
+def test_a_program_of_somebody_elses_keeps_its_path(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import sys, sshpyk.import_path\nprint('kept' if sys.argv[1] in sys.path else sys.path)"
+    )
+    words = [sys.executable, "-m", "mine", str(tmp_path)]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "kept"
