@@ -77,6 +77,26 @@ def test_python_that_carries_the_agent(
             assert f"python{version}" in agent.args
 
 
+def test_modules_of_the_users_in_both_folders_named_as_pythons_own(
+    lab: Lab,
+    add_kernel: AddKernel,
+    account: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    notebooks = tmp_path / "notebooks"
+    notebooks.mkdir()
+    for name in ("json.py", "socket.py", "asyncio.py"):
+        put_for(lab, account, name, "raise RuntimeError('not meant')\n")
+        (notebooks / name).write_text("raise RuntimeError('not meant')\n")
+    monkeypatch.chdir(notebooks)
+    with (
+        hub_as(lab, account, tmp_path) as hub,
+        started(lab, add_kernel("remote", *hub.options)) as kernel,
+    ):
+        assert kernel.run("1 + 1").result == "2"
+
+
 def test_no_procps_no_forwarding_no_terminal_and_one_session(
     lab: Lab, add_kernel: AddKernel, account: str, tmp_path: Path
 ) -> None:
