@@ -1,4 +1,4 @@
-"""The kernels in the hub's care: launch, attach, interrupt, leave, stop, and the end of each.
+"""The kernels in the hub's care: interrupt, leave, stop, and the end of each (they come by ``arrivals``).
 
 A kernel has an owner, the stand-in that asked for it; when the owner goes without a word the kernel
 is killed, as a local one would be, or left if it is persistent. The local sockets outlive the kernel
@@ -9,25 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
-from collections.abc import Coroutine
-from dataclasses import replace
 from typing import Any
 
 from sshpyk.errors import HubError, KernelTaken, SshpykError
 from sshpyk.hub import connection_file
+from sshpyk.hub.arrivals import Arrivals
 from sshpyk.hub.departures import Departures
 from sshpyk.hub.endpoint_pool import EndpointPool
-from sshpyk.hub.endpoints import Endpoints
 from sshpyk.hub.host import HostLink
-from sshpyk.hub.kernel_mounts import mount_for_launch, mount_for_running
-from sshpyk.hub.launch_timeout import timed_out
 from sshpyk.hub.mounts import Mounts
-from sshpyk.hub.requests import HubKernel, LaunchRequest, Left, Taken, Ticket, owner
+from sshpyk.hub.requests import HubKernel, LaunchRequest, Left, Taken, Ticket
 
 SUBSCRIPTION_PATIENCE_S = 3.0  # a client needs 0.1 s or more to come back to its endpoints
 LATE_CLIENT_S = 15.0  # on a busy machine; its output waits, the rest goes on
-_STARTING = "starting the kernel"
 LEAVE_PATIENCE_S = 5.0  # for the agent's word that a kernel was left
 
 
@@ -42,11 +36,12 @@ class Kernels:
         self.mounts = mounts or Mounts(host)
         self._pool = EndpointPool(lambda: host.outage.duration_s is not None)
         self._kernels: dict[str, HubKernel] = {}
-        self._welcoming: set[str] = set()
-        self._launching: set[str] = set()
         self._stopping: dict[str, float] = {}  # with what grace
         self._taken: dict[str, Taken] = {}  # while nobody stood in for them
         self._departures = Departures(host)
+        self._arrivals = Arrivals(
+            host, self.mounts, self._pool, self._departures, self._join, self.abandon
+        )
         self._stand_ins_may_come = host.took_over
         self._ending_orphans: asyncio.Task[None] | None = None
         host.on_lost_link = self._fail_all
@@ -81,152 +76,12 @@ class Kernels:
         ]
 
     async def launch(self, request: LaunchRequest) -> HubKernel:
-        """Start a kernel and join it to its local sockets; nothing stays behind if that fails.
-
-        Raises what went wrong: a HostError, a KernelError (LaunchTimeout among them), a HubError.
-        """
-        return await self._within_timeout(request, self._launch(secrets.token_hex(16), request))
+        """Start a kernel; see :meth:`.Arrivals.launch`."""
+        return await self._arrivals.launch(request)
 
     async def attach(self, kernel_id: str, request: LaunchRequest) -> HubKernel:
-        """Carry a kernel that runs already, and write the connection file that leads to it.
-
-        What it said while nobody carried it is handed to the first client. Raises as :meth:`launch`;
-        KernelInUse where somebody else has the kernel.
-        """
-        request = replace(request, persistent=True)
-        return await self._within_timeout(request, self._attach(kernel_id, request))
-
-    async def _within_timeout(
-        self, request: LaunchRequest, getting: Coroutine[Any, Any, HubKernel]
-    ) -> HubKernel:
-        starting = asyncio.ensure_future(getting)
-        try:
-            done, _ = await asyncio.wait({starting}, timeout=request.launch_timeout_s)
-            if done:
-                return starting.result()
-        except asyncio.CancelledError:
-            if starting.done() and not starting.cancelled() and not starting.exception():
-                self.abandon(starting.result())  # it came up in the moment that it was given up
-            raise
-        finally:
-            starting.cancel()
-        raise timed_out(request, self._host)
-
-    async def _launch(self, kernel_id: str, request: LaunchRequest) -> HubKernel:
-        deadline_s = asyncio.get_running_loop().time() + request.launch_timeout_s
-        bringing_up = asyncio.ensure_future(self._host.bring_up(request.python))
-        # A request that rode along with the first HELLO fails as the dial does, and says it.
-        bringing_up.add_done_callback(self._note_up)
-        endpoints: Endpoints | None = None
-        try:
-            endpoints = self._pool.take(connection_file.read(request.connection_file))
-            waits_for_link = request.mounted_folders or request.activate  # its time begins then
-            if not waits_for_link:
-                await _first_of(bringing_up, self._host.takes_requests.wait())
-            if waits_for_link or not self._host.takes_requests.is_set():
-                await bringing_up
-            request, missing = await mount_for_launch(self.mounts, kernel_id, request)
-            kernel = await self._start(kernel_id, request, endpoints, deadline_s)
-            kernel.notice = "; ".join(filter(None, (*missing, kernel.notice)))
-            return kernel
-        except BaseException as error:
-            bringing_up.cancel()
-            self.mounts.release(kernel_id)
-            if endpoints is not None:
-                endpoints.close()
-            if isinstance(error, SshpykError) and not error.host:
-                error.host = self._host.target.host
-            raise
-
-    def _note_up(self, bringing_up: asyncio.Task[None]) -> None:
-        if not bringing_up.cancelled() and bringing_up.exception() is None:
-            self._host.phase = _STARTING
-
-    async def _start(
-        self, kernel_id: str, request: LaunchRequest, endpoints: Endpoints, deadline_s: float
-    ) -> HubKernel:
-        # What this begins with: a link that is lost meanwhile is replaced by another.
-        driver, rpc = self._host.driver, self._host.rpc
-        main, control = self._host.new_streams(2)
-        if self._host.is_up:
-            self._host.phase = _STARTING
-        # The agent gives up first, for it can say what the activation had printed.
-        rest_s = deadline_s - asyncio.get_running_loop().time()
-        activate_s = max(rest_s * 0.9 - 0.5, 0.5)
-        self._launching.add(kernel_id)
-        try:
-            started = await rpc.call(
-                "start",
-                kernel_id=kernel_id,
-                python=request.python,
-                kernel_name=request.kernel_name,
-                key=endpoints.info.get("key", ""),
-                signature_scheme=endpoints.info.get("signature_scheme", "hmac-sha256"),
-                env=request.env,
-                cwd=request.cwd,
-                folders=request.folders,
-                mounts=[mount.remote for mount in request.mounted_folders],
-                activate=request.activate,
-                activate_s=activate_s,
-                wrapper=request.wrapper,
-                streams=[main, control],
-                persistent=request.persistent,
-                owner=owner(),
-                session=request.session,
-            )
-        except BaseException:
-            # Also when we only gave up waiting: the request may be on its way, and this follows it.
-            rpc.notify("stop", kernel_id=kernel_id, grace_s=0, streams=[main, control])
-            for stream in (main, control):
-                driver.abandon(stream)
-            raise
-        finally:
-            self._launching.discard(kernel_id)
-        kernel = HubKernel(Ticket(kernel_id, [main, control], started["pid"]), request, endpoints)
-        kernel.notice = started.get("notice", "")
-        self._join(kernel, started.get("kernel_info", ""))
-        welcomes = started["welcomes"] or kernel_id in self._welcoming
-        if welcomes and kernel_id in self._kernels:  # else it has ended already
-            endpoints.greet_subscribers()
-        return kernel
-
-    async def _attach(self, kernel_id: str, request: LaunchRequest) -> HubKernel:
-        try:
-            await self._host.bring_up(request.python)
-            return await self._join_running(kernel_id, request)
-        except SshpykError as error:
-            error.host = error.host or self._host.target.host
-            raise
-
-    async def _join_running(self, kernel_id: str, request: LaunchRequest) -> HubKernel:
-        rpc, streams = self._host.rpc, self._host.new_streams(2)
-        self._host.phase = "attaching to the kernel"
-        self._launching.add(kernel_id)
-        try:
-            found = await rpc.call(
-                "attach",
-                kernel_id=kernel_id,
-                streams=streams,
-                owner=owner(),
-                takeover=request.takeover,
-            )
-            info = connection_file.for_attaching(request.connection_file, found)
-            endpoints = self._pool.take(info)
-            connection_file.write(request.connection_file, info)
-        except BaseException:
-            # Also when we only gave up waiting: the request may be on its way, and this follows it.
-            self._departures.tell(kernel_id, streams)
-            raise
-        finally:
-            self._launching.discard(kernel_id)
-        request = replace(request, kernel_name=found["kernel_name"])
-        kernel = HubKernel(Ticket(kernel_id, streams, found["pid"]), request, endpoints)
-        endpoints.hold_for_client()
-        self._join(kernel)
-        kernel.notice = await mount_for_running(self.mounts, kernel)
-        if found["welcomes"] or kernel_id in self._welcoming:
-            endpoints.greet_subscribers()
-        return kernel
+        """Carry a kernel that runs already; see :meth:`.Arrivals.attach`."""
+        return await self._arrivals.attach(kernel_id, request)
 
     def _join(self, kernel: HubKernel, kernel_info: str = "") -> None:
         self._kernels[kernel.kernel_id] = kernel
@@ -282,7 +137,7 @@ class Kernels:
         except SshpykError as error:
             log.warning("kernels without an owner were not looked for: %s", error)
             return
-        ours = self._kernels.keys() | self._launching
+        ours = self._kernels.keys() | self._arrivals.under_way
         for found in listed["kernels"]:
             if not found["mine"]:
                 self._taken_unheard(found)
@@ -308,7 +163,7 @@ class Kernels:
     def _welcomes(self, kernel_id: str) -> None:
         kernel = self._kernels.get(kernel_id)
         if kernel is None:
-            self._welcoming.add(kernel_id)  # its launch is about to end
+            self._arrivals.welcomes(kernel_id)
         else:
             kernel.endpoints.greet_subscribers()
 
@@ -406,7 +261,6 @@ class Kernels:
         self._kernels.pop(kernel.kernel_id, None)
         self.mounts.release(kernel.kernel_id)
         self._stopping.pop(kernel.kernel_id, None)
-        self._welcoming.discard(kernel.kernel_id)
         kernel.endpoints.detach(keep_unread=keep_unread)
         self._pool.keep(kernel.endpoints)
 
@@ -415,12 +269,3 @@ class Kernels:
         for kernel in self._kernels.values():
             kernel.endpoints.close()
         self._pool.close()
-
-
-async def _first_of(first: asyncio.Future[None], other: Coroutine[Any, Any, Any]) -> None:
-    """Return when one of the two is done; ``other`` is given up then."""
-    waiting = asyncio.ensure_future(other)
-    try:
-        await asyncio.wait({first, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        waiting.cancel()

@@ -139,6 +139,11 @@ class HubKernel:
         if self._outcome is not None:
             on_end(self._outcome)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether :meth:`end` was called."""
+        return self._outcome is not None
+
     def end(self, outcome: Outcome) -> None:
         """Note the exit status, or what else ended it; the first word counts."""
         if self._outcome is None:

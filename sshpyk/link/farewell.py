@@ -22,7 +22,7 @@ class Progress(NamedTuple):
 
 
 class Farewell:
-    """Takes the place of a :class:`~sshpyk.link.stream.Sender`; see there for what is not told here."""
+    """Takes the place of a :class:`~sshpyk.link.sender.Sender`; see there for what is not told here."""
 
     finished = True
     backlog = None

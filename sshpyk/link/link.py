@@ -11,7 +11,8 @@ from sshpyk.link.backlog import Backlog, MakeBacklog, Payload
 from sshpyk.link.farewell import Farewell
 from sshpyk.link.frames import FLAG_LAST_CHUNK, Ack, Data, Hello, LinkProtocolError, Position
 from sshpyk.link.pacing import Pacing
-from sshpyk.link.stream import CREDIT_WINDOW_BYTES, Chunk, Message, Sender, Taken
+from sshpyk.link.sender import Sender
+from sshpyk.link.stream import CREDIT_WINDOW_BYTES, Chunk, Message, Taken
 from sshpyk.link.turns import Stream, Turns
 
 MAX_STREAMS = 1024  # that are not over, of 3 KB each; a kernel has two

@@ -11,7 +11,8 @@ from typing import Mapping
 
 from sshpyk.link.backlog import Backlog
 from sshpyk.link.farewell import Farewell
-from sshpyk.link.stream import Receiver, Sender
+from sshpyk.link.receiver import Receiver
+from sshpyk.link.sender import Sender
 
 
 class Stream:

@@ -22,7 +22,8 @@ from sshpyk.agent.segments import MESSAGE_COST_BYTES, Gap
 from sshpyk.agent.spool import Limits, Spool, StreamBacklog
 from sshpyk.link.backlog import Joined, Unnumbered
 from sshpyk.link.frames import Ack, Data
-from sshpyk.link.stream import Receiver, Sender
+from sshpyk.link.receiver import Receiver
+from sshpyk.link.sender import Sender
 
 SMALL = Limits(
     memory_bytes=4_000,
@@ -495,7 +496,7 @@ def test_places_and_numbers_name_the_same_message_whatever_was_dropped(drops: li
 
 _FILL_AND_READ = """
 from sshpyk.agent.spool import Limits, Spool
-from sshpyk.link.stream import Sender
+from sshpyk.link.sender import Sender
 from sshpyk.link.frames import Ack
 
 MB = 1024 * 1024

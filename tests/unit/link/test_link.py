@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sshpyk.link import frames
+from sshpyk.link import receiver as receiver_module
 from sshpyk.link import stream as stream_module
 from sshpyk.link.connection import Connection, Incompatible, PeerLeft, State
 from sshpyk.link.frames import LinkProtocolError, Position
@@ -351,8 +352,8 @@ def test_malformed_bytes_break_the_connection_and_nothing_else(junk, after_hello
 
 
 def test_f49_a_peer_that_ignores_its_credit_is_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(stream_module, "CREDIT_WINDOW_BYTES", 1000)
-    receiver = stream_module.Receiver(1)
+    monkeypatch.setattr(receiver_module, "CREDIT_WINDOW_BYTES", 1000)
+    receiver = receiver_module.Receiver(1)
     assert receiver.take(frames.Data(1, 0, 0, 0, frames.FLAG_LAST_CHUNK, bytes(600))) is not None
     receiver.take(frames.Data(1, 1, 0, 0, 0, bytes(400)))
     with pytest.raises(LinkProtocolError, match="credit"):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sshpyk.link import stream as stream_module
+from sshpyk.link import receiver as receiver_module
+from sshpyk.link import sender as sender_module
 from sshpyk.link.frames import FLAG_END, FLAG_LAST_CHUNK, Ack, Data, LinkProtocolError, Position
-from sshpyk.link.stream import CREDIT_WINDOW_BYTES, Receiver, Sender
+from sshpyk.link.receiver import Receiver
+from sshpyk.link.sender import Sender
+from sshpyk.link.stream import CREDIT_WINDOW_BYTES
 
 messages = st.lists(st.binary(max_size=40), min_size=1, max_size=6)
 
@@ -123,7 +128,7 @@ def test_nothing_comes_after_the_last_message():
 
 
 def test_a_message_beyond_the_cap_is_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(stream_module, "MAX_MESSAGE_BYTES", 10)
+    monkeypatch.setattr(receiver_module, "MAX_MESSAGE_BYTES", 10)
     receiver = Receiver(1)
     receiver.take(Data(1, 0, 0, 0, 0, bytes(10)))
     with pytest.raises(LinkProtocolError, match="too large"):
@@ -243,10 +248,10 @@ def test_an_unfinished_message_earns_credit_and_says_so_now_and_then():
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 3000), min_size=1, max_size=30), st.integers(1, 2000))
 def test_with_a_consumer_credit_never_runs_out(sizes: list[int], limit: int):
-    window = 2000
-    original = stream_module.CREDIT_WINDOW_BYTES
-    stream_module.CREDIT_WINDOW_BYTES = window
-    try:
+    with (
+        patch.object(sender_module, "CREDIT_WINDOW_BYTES", 2000),
+        patch.object(receiver_module, "CREDIT_WINDOW_BYTES", 2000),
+    ):
         sender, receiver = filled([bytes(size) for size in sizes]), Receiver(1)
         done = 0
         while not sender.drained:
@@ -259,8 +264,6 @@ def test_with_a_consumer_credit_never_runs_out(sizes: list[int], limit: int):
             if receiver.ack_due:
                 sender.acknowledge(receiver.make_ack())
         assert done == len(sizes)
-    finally:
-        stream_module.CREDIT_WINDOW_BYTES = original
 
 
 def test_ack_of_what_an_old_connection_brought_after_the_rewind_is_taken():

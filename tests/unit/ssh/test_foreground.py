@@ -9,8 +9,10 @@ from pathlib import Path
 import pexpect
 
 # Lends the terminal to a child that asks on it, takes it back when the child says so, and goes.
+# A shell that starts tests in the background has SIGINT ignored, and so has every child.
 PROGRAM = """
-import os, sys
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from sshpyk.ssh.foreground import Terminal
 terminal = Terminal.ours()
 if terminal is None:
