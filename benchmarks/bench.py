@@ -10,6 +10,7 @@ Writes docs/benchmarks/PLACE.json and SVG plots. See README.md beside this file.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import signal
@@ -70,12 +71,15 @@ def measure(options: argparse.Namespace, plan: Plan, console: Console) -> Figure
 
 def write(figures: Figures, place: str, folder: Path) -> None:
     """Write the figures; rows of an earlier run that this one has not measured stay."""
-    from benchmarks.plots import write_plots  # here: matplotlib takes a second
-
     folder.mkdir(parents=True, exist_ok=True)
     record = figures.record(place)
     (folder / f"{place}.json").write_text(json.dumps(record, indent=1) + "\n")
     (folder / f"{place}.md").write_text(markdown_of(figures))
+    if importlib.util.find_spec("matplotlib") is None:  # in the lab, for one
+        print("matplotlib is not installed here: no plots")
+        return
+    from benchmarks.plots import write_plots  # here: it takes a second
+
     write_plots(figures, folder, place)
 
 
