@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import compileall
 import contextlib
 import json
 import os
@@ -16,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import sshpyk
 from benchmarks.places import Host, Way, jupyter_folders, mastered
 from sshpyk import kernelspecs
 from sshpyk.hub.client import stop_hub
@@ -24,6 +22,10 @@ from sshpyk.kernelconfig import RemoteKernel
 from sshpyk.ssh.command import SshTarget
 
 LOCAL, OURS, OTHER, BEFORE = "local", "sshpyk", "sshpyk 1.25", "before"
+_COMPILE = """
+import compileall, pathlib, sys, sshpyk
+sys.exit(not compileall.compile_dir(pathlib.Path(sshpyk.__file__).parent, quiet=1))
+"""
 _HERE = Path(__file__).resolve().parent
 _AGENT_LEAVES_S = 0.3  # after its last hub; a cold launch begins with none
 _PATIENCE_S = 240.0
@@ -125,11 +127,11 @@ class Subject:
 
 
 class Ours(Subject):
-    """The working tree, compiled: pip does that with what it installs."""
+    """A working tree."""
 
-    def __post_init__(self) -> None:
-        """Compile, whatever the environment says of that."""
-        compileall.compile_dir(Path(sshpyk.__file__).parent, quiet=1)
+    def compile(self) -> None:
+        """Do what pip does with what it installs, whatever the environment says of that."""
+        subprocess.run([self.python, "-c", _COMPILE], check=True)
 
     def add(self, name: str, way: Way) -> None:
         """Add a kernel on the host; the configuration's path makes a hub of this subject's own."""
@@ -201,9 +203,12 @@ def make_subjects(
 ) -> list[Subject]:
     """Return those that can be measured, without a way to the host as yet."""
     found = [Subject(LOCAL, sys.executable, folder / "local")]
-    found.append(Ours(OURS, sys.executable, folder / "ours"))
+    ours = [Ours(OURS, sys.executable, folder / "ours")]
     if before_python is not None:
-        found.append(Ours(BEFORE, before_python, folder / "before"))
+        ours.append(Ours(BEFORE, before_python, folder / "before"))
+    for subject in ours:
+        subject.compile()
+    found += ours
     if other_python is not None:
         found.append(Other(OTHER, other_python, folder / "other"))
     return found

@@ -112,8 +112,8 @@ class SSHKernelProvisioner(LocalProvisioner):
         try:
             fd = theirs.fileno()
             command = [sys.executable, "-m", "sshpyk.standin", "--provisioner-fd", str(fd)]
-            # The folder of a notebook is a local one, and need not be there for the stand-in.
-            kwargs.update(pass_fds=[fd], cwd=None)
+            # Not the notebook's folder, which need not be there: Python would import from it.
+            kwargs.update(pass_fds=[fd], cwd="/")
             info = await super().launch_kernel([*command, *self._label()], **kwargs)
             theirs.close()
             # Without an application its log goes nowhere: the stand-in's stderr is read more likely.

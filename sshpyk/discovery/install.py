@@ -33,6 +33,7 @@ def script_for(mark: str, python: str) -> str:
     return f"""\
 exec 2>&1 </dev/null
 p={word}
+cd /
 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_PROGRESS_BAR=off NO_COLOR=1
 export PIP_DISABLE_PIP_VERSION_CHECK PIP_NO_INPUT PIP_PROGRESS_BAR NO_COLOR
 uv=

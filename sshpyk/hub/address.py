@@ -33,6 +33,11 @@ def hub_socket(target: SshTarget) -> str:
     return os.path.join(folder, hub_name(target))
 
 
+def journal_of(socket_path: str) -> str:
+    """Return where the hub of a socket notes what it has handed over; one that leaves removes it."""
+    return socket_path + ".journal"
+
+
 def hub_log_of(target: SshTarget) -> Path:
     """Return the hub's log; its folder exists."""
     from sshpyk.paths import hub_log  # here: a stand-in needs the socket only

@@ -1,4 +1,7 @@
-"""How a kernel comes into the hub's care: it is started on the host, or attached to where it runs."""
+"""How a kernel comes into the hub's care: it is started on the host, or attached to where it runs.
+
+Those of a hub that was killed are :meth:`.Kernels.reattach`'s.
+"""
 
 from __future__ import annotations
 

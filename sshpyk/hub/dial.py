@@ -141,13 +141,13 @@ class _Dialing:
     async def go(self, over: SshTarget, start: SshStart | None = None) -> SshProcess:
         """Connect with the ssh and the config of ``over``, or by what was started so."""
         ssh, marker = await self._started(over, start)
-        source = framed(locate_program(AGENT_SOCKET, bundle_follows=self._unasked))
         deadline_s = DIAL_DEADLINE_S if self._terminal is None else ASK_DEADLINE_S
         attempt = _Attempt(ssh, self._target, self._python, deadline_s)
-        # Made while ssh connects: it takes 0.06 s of this processor.
-        bundle = asyncio.get_running_loop().run_in_executor(None, _bundle_upload)
-        upload = _Upload(source, bundle, (lambda: self.behind()) if self._unasked else None)
         try:
+            source = framed(locate_program(AGENT_SOCKET, bundle_follows=self._unasked))
+            # Made while ssh connects: it takes 0.06 s of this processor.
+            bundle = asyncio.get_running_loop().run_in_executor(None, _bundle_upload)
+            upload = _Upload(source, bundle, (lambda: self.behind()) if self._unasked else None)
             await asyncio.wait_for(attempt.run(marker, upload, self._note), deadline_s)
         except asyncio.TimeoutError:
             ssh.end(close_pipes=True)

@@ -250,8 +250,8 @@ class HostLink:
     async def leave(self, reason: str) -> None:
         """Leave the link for good; ssh gets a moment to carry our last words to the agent."""
         self._dialing.stop()
-        self._redial.drop_start()
         self.driver.leave(reason)
+        self._redial.drop_start()
         self.outage.end()
         self._be(LinkState.DOWN)
         if self._ssh is not None:

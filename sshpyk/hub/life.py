@@ -9,7 +9,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-from sshpyk.hub.address import hub_log_of
+from sshpyk.hub.address import hub_log_of, journal_of
 from sshpyk.hub.host import HostLink
 from sshpyk.hub.kernels import Kernels
 from sshpyk.hub.login import LOGIN_IDLE_S
@@ -48,7 +48,7 @@ async def live(
     target: SshTarget, path: str, *, umask: int = 0o022, start: SshStart | None = None
 ) -> None:
     """Serve until told to leave, or until there has been nothing to do for a while."""
-    journal_path = path + ".journal"
+    journal_path = journal_of(path)
     noted = read_journal(journal_path)
     journal = Journal(journal_path)
     host = HostLink(target, journal, noted, start)

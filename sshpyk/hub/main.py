@@ -11,7 +11,7 @@ import os
 import sys
 
 from sshpyk.errors import SshpykError
-from sshpyk.hub.address import hub_socket
+from sshpyk.hub.address import hub_socket, journal_of
 from sshpyk.hub.ssh_start import SshStart, start_ssh
 from sshpyk.ssh.command import SshTarget
 
@@ -22,7 +22,10 @@ def main() -> None:
     target = SshTarget(host, ssh, config or None)
     path = hub_socket(target)
     umask = os.umask(0o077)  # what appears in a mounted folder is as if the user had made it
-    start = _head_start(target, python) if python else None
+    starts_agent = not os.path.exists(
+        journal_of(path)
+    )  # else a hub was killed, and the agent lives
+    start = _head_start(target, python, starts_agent=starts_agent) if python else None
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     from sshpyk.hub.life import be_hub  # ssh connects meanwhile
@@ -30,9 +33,9 @@ def main() -> None:
     be_hub(target, path, umask=umask, start=start)
 
 
-def _head_start(target: SshTarget, python: str) -> SshStart | None:
+def _head_start(target: SshTarget, python: str, *, starts_agent: bool) -> SshStart | None:
     try:
-        return start_ssh(target, python, starts_agent=True)
+        return start_ssh(target, python, starts_agent=starts_agent)
     except (OSError, SshpykError):  # the dial will meet it too, and tell who waits
         return None
 

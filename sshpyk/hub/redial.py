@@ -24,7 +24,7 @@ from sshpyk.wire.clock import now_s
 EVERY_S = 2.0
 LONG_AWAY_EVERY_S = 15.0
 AT_ONCE = 4
-UNCLAIMED_S = 10.0  # how long an ssh that was started in advance waits for the dial that it is for
+UNCLAIMED_S = 3.0  # how long an ssh that was started in advance waits for the dial that it is for
 
 Dial = Callable[[], Coroutine[Any, Any, SshProcess]]
 
@@ -69,7 +69,8 @@ class Redial:
             ssh = await dial(
                 self._target, python, self._note_phase, terminal, behind=behind, start=start
             )
-            self._usual_s = min(self._usual_s or math.inf, now_s() - began_s)
+            if start is None:  # else it had begun before
+                self._usual_s = min(self._usual_s or math.inf, now_s() - began_s)
             return ssh
 
         if terminal is not None or behind is not None:
@@ -89,7 +90,7 @@ class Redial:
         """End the ssh that was started in advance, if no dial has taken it."""
         start, self._start = self._start, None
         if start is not None:
-            start.end()
+            SshProcess(start.process, start.pipes).end(close_pipes=True)
 
 
 async def dial_again(dial: Dial, every_s: float) -> SshProcess:

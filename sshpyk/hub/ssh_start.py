@@ -6,9 +6,7 @@ needs for the rest while ssh connects (``main``).
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import subprocess
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -25,8 +23,7 @@ from sshpyk.ssh.command import (
 # stdin byte-exactly: what follows belongs to the program. Double quotes only, no newline: it travels
 # as one single-quoted word through whatever login shell the account has.
 _FIRST_WORDS = (
-    NOT_FROM_HOME + "import os;"
-    'os.write(1,("%s %d.%d "%((sys.argv[1],)+sys.version_info[:2])).encode());'
+    NOT_FROM_HOME + 'os.write(1,("%s %d.%d "%((sys.argv[1],)+sys.version_info[:2])).encode());'
     "sys.version_info>(3,8)and list(map(__import__,sys.argv[2:]));"
     'f=lambda n:(lambda d:d+f(n-len(d)) if d else sys.exit(9))(os.read(0,n)) if n else "".encode();'
     'exec(compile(f(int(f(8),16)),"<sshpyk:locate>","exec",0,1))'
@@ -50,14 +47,6 @@ class SshStart(NamedTuple):
     pipes: Pipes
     python: str
     marker: str
-
-    def end(self) -> None:
-        """End an ssh that nobody has any use for."""
-        for fd in self.pipes:
-            os.close(fd)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
 
 
 def new_marker() -> str:

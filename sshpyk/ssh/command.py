@@ -47,7 +47,8 @@ _SETTINGS = (
 _UNQUOTABLE = re.compile(r"['!\\\x00-\x1f\x7f]")
 _PLAIN = re.compile(r"[A-Za-z0-9_./-]+")
 # Python code on a host runs in the home folder, and there may be a json.py of the user's in it.
-NOT_FROM_HOME = "import sys;sys.path[:]=[d for d in sys.path if d];"
+# PYTHONPATH with an empty part, as ":/opt/x", names it too.
+NOT_FROM_HOME = 'import os,sys;sys.path[:]=[d for d in sys.path if d not in ("",os.getcwd())];'
 # bsd-csh says "Word too long." between 4000 and 9000 bytes (measured); the others take more.
 _MAX_WORD_BYTES = 4000
 

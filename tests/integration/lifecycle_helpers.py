@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -117,7 +118,8 @@ class OwnHub:
 
     def marker(self) -> str:
         """Return the random word that the processes of the connection have in their arguments."""
-        return self.connection().args.split()[-2]
+        (marker,) = re.findall(r" ([0-9a-f]{16})\b", self.connection().args)
+        return str(marker)
 
     def session(self) -> Process:
         """Return the process of sshd's on the remote that serves the connection, as the user."""
@@ -126,7 +128,7 @@ class OwnHub:
         (session,) = [
             processes[process.ppid]
             for process in processes.values()
-            if f" {marker} " in process.args
+            if f" {marker}" in process.args
             and processes.get(process.ppid, process).args.startswith("sshd: lab@")
         ]
         return session

@@ -163,11 +163,14 @@ async def test_what_an_ssh_that_was_started_in_advance_said_before_the_dial_is_i
     assert len(stage.pids()) == 1
 
 
+@pytest.mark.parametrize("path", ["", ":/nowhere"])
 @in_loop
-async def test_modules_of_the_users_in_the_home_folder_are_not_imported(stage: Stage, monkeypatch):
+async def test_modules_of_the_users_in_the_home_folder_are_not_imported(
+    stage: Stage, monkeypatch, path: str
+):
     for name in ("json", "asyncio", "tempfile"):
         (stage.folder / f"{name}.py").write_text("raise RuntimeError('not meant')")
-    stage.ssh(before=f"cd {stage.folder}")
+    stage.ssh(before=f"cd {stage.folder}; export PYTHONPATH={path}")
     stage.program(monkeypatch, b"import json, tempfile\n" + FOUND)
     await end(await stage.dial(behind=lambda: b""))
 
@@ -379,3 +382,15 @@ async def test_a_slow_host_without_a_master_is_dialed_once(stage: Stage, monkeyp
     ssh = await stage.dial()
     assert ssh.pid in stage.pids()
     await end(ssh)
+
+
+@in_loop
+async def test_an_agent_whose_code_cannot_be_read_leaves_no_ssh_behind(stage: Stage, monkeypatch):
+    def removed(name: str, *, bundle_follows: bool) -> bytes:
+        raise LookupError("the environment was removed")
+
+    monkeypatch.setattr(dial_module, "locate_program", removed)
+    start = start_ssh(stage.target, sys.executable, starts_agent=True)
+    with pytest.raises(LookupError):
+        await stage.dial(start=start)
+    await until(lambda: start.process.returncode is not None)

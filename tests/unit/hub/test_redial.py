@@ -145,8 +145,9 @@ async def test_an_ssh_started_in_advance_is_for_the_first_dial_only(tmp_path: Pa
     await advance.dialer.connect("python3", behind=None)
     assert advance.dialed == [advance.start, None]
     advance.dialer.drop_start()
-    assert not advance.ended
-    advance.start.end()
+    assert advance.start.process.poll() is None
+    SshProcess(advance.start.process, advance.start.pipes).end(close_pipes=True)
+    await until(lambda: advance.ended)
 
 
 @in_loop
@@ -154,7 +155,7 @@ async def test_an_ssh_started_in_advance_for_another_python_is_ended(tmp_path: P
     advance = Advance(tmp_path, monkeypatch)
     await advance.dialer.connect("/opt/python3", behind=lambda: b"")
     assert advance.dialed == [None]
-    assert advance.ended
+    await until(lambda: advance.ended)
 
 
 @in_loop
@@ -164,7 +165,7 @@ async def test_an_ssh_started_in_advance_is_ended_where_a_person_can_be_asked(
     advance = Advance(tmp_path, monkeypatch)
     await advance.dialer.connect("python3", cast(Any, object()), behind=None)
     assert advance.dialed == [None]
-    assert advance.ended
+    await until(lambda: advance.ended)
 
 
 @in_loop
