@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,15 @@ class Started:
         self.start: SshStart | None
 
     def _be_hub(self, target: SshTarget, path: str, *, umask: int, start: Any) -> None:
-        self.target, self.start = target, start
+        self.target, self.start, self.users_umask = target, start, umask
 
     def by(self, monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
         monkeypatch.setattr(sys, "argv", ["main", *words])
-        main_module.main()
+        before = os.umask(0o022)
+        try:
+            main_module.main()
+        finally:
+            self.umask = os.umask(before)
         if self.start is not None:
             self.start.process.wait()
 
@@ -54,6 +59,7 @@ def test_a_hub_that_a_launch_waits_for_starts_ssh(started: Started, monkeypatch,
     started.by(monkeypatch, "gpu1", str(started.ssh), config, "~/env/bin/python")
     assert started.target == SshTarget("gpu1", str(started.ssh), config or None)
     assert started.start is not None
+    assert (started.umask, started.users_umask) == (0o077, 0o022)
     said = started.words.read_text().splitlines()
     assert ("/c" in said) == bool(config)
     at = said.index("~/env/bin/python")
