@@ -70,7 +70,7 @@ def measure(options: argparse.Namespace, plan: Plan, console: Console) -> Figure
 
 
 def write(figures: Figures, place: str, folder: Path) -> None:
-    """Write the figures; rows of an earlier run that this one has not measured stay."""
+    """Write the figures of this run, in place of the last one's."""
     folder.mkdir(parents=True, exist_ok=True)
     record = figures.record(place)
     (folder / f"{place}.json").write_text(json.dumps(record, indent=1) + "\n")

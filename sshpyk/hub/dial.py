@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from sshpyk.errors import HostError, RemoteShellFailed, SshpykError, Unreachable
+from sshpyk.errors import HostError, HubError, RemoteShellFailed, SshpykError, Unreachable
 from sshpyk.hub.bundle import agent_bundle, locate_program
 from sshpyk.hub.ssh_process import SshProcess
 from sshpyk.hub.ssh_start import SshStart, first_command, framed, new_marker, start_ssh
@@ -144,9 +144,9 @@ class _Dialing:
         deadline_s = DIAL_DEADLINE_S if self._terminal is None else ASK_DEADLINE_S
         attempt = _Attempt(ssh, self._target, self._python, deadline_s)
         try:
-            source = framed(locate_program(AGENT_SOCKET, bundle_follows=self._unasked))
+            source = _own_code(lambda: locate_program(AGENT_SOCKET, bundle_follows=self._unasked))
             # Made while ssh connects: it takes 0.06 s of this processor.
-            bundle = asyncio.get_running_loop().run_in_executor(None, _bundle_upload)
+            bundle = asyncio.get_running_loop().run_in_executor(None, _own_code, agent_bundle)
             upload = _Upload(source, bundle, (lambda: self.behind()) if self._unasked else None)
             await asyncio.wait_for(attempt.run(marker, upload, self._note), deadline_s)
         except asyncio.TimeoutError:
@@ -212,8 +212,16 @@ def no_frames() -> bytes:
     return b""
 
 
-def _bundle_upload() -> bytes:
-    return framed(agent_bundle())
+def _own_code(read: Callable[[], bytes]) -> bytes:
+    """Return a program of ours as the host reads it. Raises HubError where its files are gone."""
+    try:
+        return framed(read())
+    except OSError as error:  # else taken for ssh's end
+        raise HubError(
+            f"sshpyk's own files cannot be read: {error}",
+            phase=Phase.CONNECT.value,
+            advice="it was removed or replaced while its hub ran: start Jupyter again",
+        ) from error
 
 
 class _Attempt:

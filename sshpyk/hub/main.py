@@ -22,9 +22,7 @@ def main() -> None:
     target = SshTarget(host, ssh, config or None)
     path = hub_socket(target)
     umask = os.umask(0o077)  # what appears in a mounted folder is as if the user had made it
-    starts_agent = not os.path.exists(
-        journal_of(path)
-    )  # else a hub was killed, and the agent lives
+    starts_agent = not os.path.exists(journal_of(path))  # a killed hub's: then the agent lives
     start = _head_start(target, python, starts_agent=starts_agent) if python else None
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)

@@ -460,5 +460,8 @@ def test_a_python_that_is_too_old_can_say_so(version: str):
 
 
 def test_asyncio_is_not_needed_by_what_only_hands_descriptors_over():
-    """The session's process lives as long as the connection: it should be small."""
+    """The session's process lives as long as the connection: it should be small.
+
+    Only that of a link's first connection has imported it, for the agent that it forks.
+    """
     assert asyncio.__name__ not in locate_program(AGENT_SOCKET).decode()

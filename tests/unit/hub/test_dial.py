@@ -14,6 +14,7 @@ import pytest
 from sshpyk.errors import (
     AuthenticationFailed,
     HostKeyRejected,
+    HubError,
     RemoteShellFailed,
     SshpykError,
     UnknownHost,
@@ -384,13 +385,16 @@ async def test_a_slow_host_without_a_master_is_dialed_once(stage: Stage, monkeyp
     await end(ssh)
 
 
+@pytest.mark.parametrize("which", ["locate_program", "agent_bundle"])
 @in_loop
-async def test_an_agent_whose_code_cannot_be_read_leaves_no_ssh_behind(stage: Stage, monkeypatch):
-    def removed(name: str, *, bundle_follows: bool) -> bytes:
-        raise LookupError("the environment was removed")
+async def test_an_agent_whose_code_cannot_be_read_is_said_and_leaves_no_ssh_behind(
+    stage: Stage, monkeypatch, which: str
+):
+    def removed(*args: object, **more: object) -> bytes:
+        raise FileNotFoundError("the environment was removed")
 
-    monkeypatch.setattr(dial_module, "locate_program", removed)
+    monkeypatch.setattr(dial_module, which, removed)
     start = start_ssh(stage.target, sys.executable, starts_agent=True)
-    with pytest.raises(LookupError):
-        await stage.dial(start=start)
+    with pytest.raises(HubError, match="own files cannot be read: the environment was removed"):
+        await stage.dial(start=start, behind=lambda: b"")
     await until(lambda: start.process.returncode is not None)
