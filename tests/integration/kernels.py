@@ -24,7 +24,8 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from socket import create_server
@@ -34,6 +35,7 @@ import pytest
 import zmq
 from jupyter_client import BlockingKernelClient, KernelManager
 from jupyter_client.connect import LocalPortCache
+from jupyter_core.utils import ensure_event_loop
 
 from tests.integration.machines import Lab, Machine
 
@@ -44,6 +46,7 @@ SSHPYK = str(Path(sys.executable).with_name("sshpyk"))
 Message = dict[str, Any]
 AddKernel = Callable[..., str]
 _T = TypeVar("_T")
+_Item = TypeVar("_Item")
 
 
 def eventually(condition: Callable[[], _T], what: str, *, timeout_s: float = 20) -> _T:
@@ -54,6 +57,23 @@ def eventually(condition: Callable[[], _T], what: str, *, timeout_s: float = 20)
             raise AssertionError(f"not within {timeout_s:g} s: {what}; the last answer: {answer!r}")
         time.sleep(0.05)
     return answer
+
+
+def in_threads(function: Callable[[_Item], _T], items: Sequence[_Item]) -> list[_T]:
+    """Call a function of jupyter_client's for all items at once, each in a thread of its own.
+
+    jupyter_core gives each thread an event loop and never closes it; when such loops are collected,
+    whichever test runs then is blamed for them.
+    """
+
+    def call(item: _Item) -> _T:
+        try:
+            return function(item)
+        finally:
+            ensure_event_loop().close()
+
+    with ThreadPoolExecutor(len(items)) as pool:
+        return list(pool.map(call, items))
 
 
 # Ports

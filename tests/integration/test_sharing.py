@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from tests.integration.kernels import (
     add_kernel,
     assert_gone,
     await_ready,
+    in_threads,
     jupyter_folders,
     marked,
     new_environment,
@@ -43,16 +42,9 @@ def test_two_kernels_on_one_host_share_one_connection(
         assert (own_hub.connection(), own_hub.session().pid) == (ssh, session.pid)
 
 
-# jupyter_core gives each thread an event loop and never closes it.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_twelve_kernels_started_at_once_by_threads(
     lab: Lab, own_hub: OwnHub, add_kernel: AddKernel
 ) -> None:
-    started_by_threads(lab, own_hub, add_kernel)
-    gc.collect()  # with its managers gone: else another test is blamed for the loops
-
-
-def started_by_threads(lab: Lab, own_hub: OwnHub, add_kernel: AddKernel) -> None:
     name = add_kernel(own_hub.host, *own_hub.options)
     environment, mark = new_environment()
     managers = [KernelManager(kernel_name=name) for _ in range(MANY)]
@@ -65,14 +57,13 @@ def started_by_threads(lab: Lab, own_hub: OwnHub, add_kernel: AddKernel) -> None
         client.stop_channels()
         return result or ""
 
-    with ThreadPoolExecutor(MANY) as pool:
-        try:
-            list(pool.map(lambda manager: manager.start_kernel(env=environment), managers))
-            results = list(pool.map(execute, managers))
-            own_hub.connection()  # fails unless there is exactly one
-            own_hub.session()
-        finally:
-            list(pool.map(lambda manager: manager.shutdown_kernel(), managers))
+    try:
+        in_threads(lambda manager: manager.start_kernel(env=environment), managers)
+        results = in_threads(execute, managers)
+        own_hub.connection()  # fails unless there is exactly one
+        own_hub.session()
+    finally:
+        in_threads(lambda manager: manager.shutdown_kernel(), managers)
     assert len(set(results)) == MANY
     assert {result.split(", ")[1] for result in results} == {"45)"}
     assert_gone(lab, mark)

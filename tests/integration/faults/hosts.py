@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from tests.integration.kernels import (
     await_ready,
     eventually,
     free_port,
+    in_threads,
     new_environment,
 )
 from tests.integration.lifecycle_helpers import (
@@ -160,18 +160,17 @@ def many_kernels(lab: Lab, name: str, count: int) -> Iterator[list[BlockingKerne
     environment, mark = new_environment()
     managers = [KernelManager(kernel_name=name) for _ in range(count)]
     clients: list[BlockingKernelClient] = []
-    with ThreadPoolExecutor(count) as pool:
-        try:
-            list(pool.map(lambda manager: manager.start_kernel(env=environment), managers))
-            clients += [manager.client() for manager in managers]
-            for client in clients:
-                client.start_channels()
-                await_ready(client)
-            yield clients
-        finally:
-            for client in clients:
-                client.stop_channels()
-            list(pool.map(lambda manager: manager.shutdown_kernel(now=True), managers))
+    try:
+        in_threads(lambda manager: manager.start_kernel(env=environment), managers)
+        clients += [manager.client() for manager in managers]
+        for client in clients:
+            client.start_channels()
+            await_ready(client)
+        yield clients
+    finally:
+        for client in clients:
+            client.stop_channels()
+        in_threads(lambda manager: manager.shutdown_kernel(now=True), managers)
     assert_gone(lab, mark)
 
 

@@ -80,6 +80,8 @@ class Laptop:
         client = BlockingKernelClient(connection_file=said["connection_file"])
         client.load_connection_file()
         client.start_channels()
+        # A heartbeat stopped before it has begun beats for ever.
+        eventually(client.hb_channel.is_beating, "the heartbeat")
         try:
             yield client
         finally:

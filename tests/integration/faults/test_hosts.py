@@ -31,11 +31,7 @@ from tests.integration.lifecycle_helpers import InstallKernelspec, OwnHub, hub_o
 from tests.integration.machines import Lab
 from tests.integration.recorder import Recorder
 
-pytestmark = [
-    pytest.mark.timeout(240),
-    # jupyter_core gives each thread an event loop and never closes it.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.timeout(240)
 
 PATIENT = ("--launch-timeout", "120")  # many kernels at once, on a machine with two cores
 
