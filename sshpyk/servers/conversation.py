@@ -129,10 +129,17 @@ class Conversation:
         self, kind: Kind, keeper: Keeper[_K], kept: _K, order: asyncio.Future[Record | None]
     ) -> None:
         closed: asyncio.Future[SshpykError | None] = asyncio.get_running_loop().create_future()
-        kept.on_closed = closed.set_result
-        if kept.closed:  # in this moment
-            closed.set_result(None)
+
+        def tell(error: SshpykError | None) -> None:
+            # A hub that leaves may give us no other turn; to its owner, silence is a killed hub.
+            if error is None:
+                self.say(event="closed")
+            closed.set_result(error)
+
         self.say(event="open", link=keeper.state(), **{kind.key: kept.summary()})
+        kept.on_closed = tell
+        if kept.closed:  # in this moment
+            tell(None)
         try:
             while True:
                 waits: set[asyncio.Future[Any]] = {order, closed}
@@ -140,7 +147,6 @@ class Conversation:
                 if closed.done():
                     if (error := closed.result()) is not None:
                         raise error
-                    self.say(event="closed")
                     return
                 if order.result() is None:
                     return
