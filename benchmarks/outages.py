@@ -7,6 +7,7 @@ nothing was down, from the break) to the first line that arrives after it.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -71,8 +72,8 @@ def _ssh_of_hub(bench: Bench) -> tuple[int, str]:
         check=True,
     ).stdout
     (line,) = [line for line in listed.splitlines() if "ssh" in line]
-    pid, *words = line.split()
-    return int(pid), words[-2]
+    (marker,) = re.findall(r" ([0-9a-f]{16})\b", line)
+    return int(line.split()[0]), str(marker)
 
 
 def _kill_ssh(bench: Bench) -> None:
