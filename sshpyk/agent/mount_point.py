@@ -14,6 +14,7 @@ import subprocess
 import sys
 from typing import Container
 
+from sshpyk.agent.umask import as_the_login
 from sshpyk.errors import MountError
 from sshpyk.wire.rpc import Params
 
@@ -125,7 +126,8 @@ def _make_folders(mount: MountPoint) -> None:
         missing.append(path)
         path = os.path.dirname(path)
     for path in reversed(missing):
-        os.mkdir(path, 0o755)
+        with as_the_login():
+            os.mkdir(path)
         mount.made.append(path)
 
 

@@ -16,6 +16,7 @@ from sshpyk.agent.environment import PLAIN, Activation, KernelCommand, Setting, 
 from sshpyk.agent.kernelspecs import RemoteKernelspec, command
 from sshpyk.agent.mount import mounted_by_us
 from sshpyk.agent.record import KernelRecord, started_at
+from sshpyk.agent.umask import as_the_login
 from sshpyk.wire.kernel_messages import UNKNOWN_STATUS
 
 CHANNEL_NAMES = ("shell", "iopub", "stdin", "control", "hb")
@@ -136,7 +137,7 @@ class KernelProcess:
             # It appends: the agent cuts a log that has grown.
             os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600),
             "ab",
-        ) as log:
+        ) as log, as_the_login():
             self._process = subprocess.Popen(
                 argv,
                 cwd="/" if apart else cwd,

@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import time
 
+from sshpyk.agent.umask import as_the_login
 from sshpyk.errors import HostError
 from sshpyk.wire.rpc import Params
 
@@ -55,15 +56,16 @@ def _start(script: str) -> subprocess.Popen[bytes]:
         file.write(script.encode("utf-8", "surrogateescape"))
         file.seek(0)
         try:
-            return subprocess.Popen(
-                ["/bin/sh"],
-                stdin=file,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                cwd=os.path.expanduser("~"),
-                env=environment,
-                start_new_session=True,
-            )
+            with as_the_login():
+                return subprocess.Popen(
+                    ["/bin/sh"],
+                    stdin=file,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    cwd=os.path.expanduser("~"),
+                    env=environment,
+                    start_new_session=True,
+                )
         except OSError as error:
             raise HostError(f"cannot run sh: {error.strerror}", phase=_PHASE) from error
 

@@ -95,6 +95,14 @@ def test_working_folder_is_home(kernel: Running) -> None:
     assert kernel.run("import os; os.getcwd()").result == "'/home/lab'"
 
 
+def test_new_files_have_the_modes_that_a_login_gives_them(lab: Lab, kernel: Running) -> None:
+    look = "import os; m = os.umask(0); os.umask(m); m"
+    expected = lab.remote.run(
+        "umask"
+    )  # of a shell that sshd has no part in, with Debian's settings
+    assert int(kernel.run(look).result or "") == int(expected, 8)
+
+
 def test_working_folder_of_the_notebook_stays_on_the_laptop(
     lab: Lab, add_kernel: AddKernel, host_alias: str, tmp_path: Path
 ) -> None:
