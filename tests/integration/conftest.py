@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import resource
@@ -115,22 +114,21 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture(autouse=True)
-def _turn(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[None]:
+@pytest.hookimpl(
+    wrapper=True, tryfirst=True
+)  # outside of pytest-timeout: waiting takes no test's time
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
     """Let an ``exclusive`` test run alone, across all workers."""
-    mode = fcntl.LOCK_EX if request.node.get_closest_marker("exclusive") else fcntl.LOCK_SH
-    folder = tmp_path_factory.getbasetemp()
-    if _is_worker(request.config):
-        folder = folder.parent
-    with contextlib.ExitStack() as stack:
-        lock = stack.enter_context((folder / "running.lock").open("w"))
+    if not _is_worker(item.config):
+        return (yield)
+    mode = fcntl.LOCK_EX if item.get_closest_marker("exclusive") else fcntl.LOCK_SH
+    folder = item.config._tmp_path_factory.getbasetemp().parent  # type: ignore[attr-defined]
+    with (folder / "running.lock").open("w") as lock:
         # Who waits for its turn keeps the queue closed: newcomers cannot overtake it for ever.
         with (folder / "queue.lock").open("w") as queue:
             fcntl.flock(queue, fcntl.LOCK_EX)
             fcntl.flock(lock, mode)
-        yield
+        return (yield)
 
 
 def _is_worker(config: pytest.Config) -> bool:

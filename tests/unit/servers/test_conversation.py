@@ -7,12 +7,9 @@ from collections.abc import Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import pytest
-
 from sshpyk.errors import HubError, SshpykError
 from sshpyk.servers.conversation import TUNNEL, Conversation
-
-pytestmark = pytest.mark.anyio
+from tests.unit.wire.harness import in_loop
 
 OPEN = {"op": "forward", "request": {}}
 
@@ -75,12 +72,14 @@ async def opened():
         await asyncio.wait({serving})
 
 
+@in_loop
 async def test_the_owner_hears_of_a_close_even_if_the_hub_ends_in_that_moment():
     async with opened() as (owner, _):
         owner.keeper.close(owner.keeper.kept)
         assert owner.heard == ["open", "closed"]  # the loop had no turn
 
 
+@in_loop
 async def test_a_close_ends_the_conversation_and_is_told_once():
     async with opened() as (owner, serving):
         owner.keeper.close(owner.keeper.kept)
@@ -88,6 +87,7 @@ async def test_a_close_ends_the_conversation_and_is_told_once():
         assert owner.heard == ["open", "closed"]
 
 
+@in_loop
 async def test_what_ends_by_itself_is_told_with_its_reason():
     async with opened() as (owner, serving):
         owner.keeper.kept.end(HubError("gone"))
@@ -95,6 +95,7 @@ async def test_what_ends_by_itself_is_told_with_its_reason():
         assert owner.heard == ["open", "failed"]
 
 
+@in_loop
 async def test_it_is_closed_when_its_owner_goes():
     async with opened() as (owner, serving):
         owner.orders.put_nowait({"op": "look"})
