@@ -6,7 +6,6 @@ Those of a hub that was killed are :meth:`.Kernels.reattach`'s.
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
@@ -18,16 +17,16 @@ from sshpyk.hub.endpoint_pool import EndpointPool
 from sshpyk.hub.endpoints import Endpoints
 from sshpyk.hub.host import HostLink
 from sshpyk.hub.kernel_mounts import mount_for_launch, mount_for_running
+from sshpyk.hub.kernel_start import STARTING, KernelStart, new_kernel_id
 from sshpyk.hub.launch_timeout import timed_out
 from sshpyk.hub.mounts import Mounts
 from sshpyk.hub.requests import HubKernel, LaunchRequest, Ticket, owner
+from sshpyk.hub.successors import Successors
 from sshpyk.wire.rpc import Params
-
-_STARTING = "starting the kernel"
 
 
 class Arrivals:
-    """See the module. ``under_way`` are the ids of kernels that are about to come.
+    """See the module.
 
     ``join`` puts a kernel behind its local sockets, with its first answer to kernel_info_request;
     ``abandon`` gets one that came when nobody wanted it any more.
@@ -48,15 +47,21 @@ class Arrivals:
         self._departures = departures
         self._join = join
         self._abandon = abandon
-        self.under_way: set[str] = set()
+        self.successors = Successors(host)
+        self._coming: set[str] = set()
         self._welcoming: set[str] = set()  # they greet already, and have not come yet
+
+    @property
+    def under_way(self) -> set[str]:
+        """The ids of kernels that are about to come."""
+        return self._coming | self.successors.kernel_ids
 
     async def launch(self, request: LaunchRequest) -> HubKernel:
         """Start a kernel and join it to its local sockets; nothing stays behind if that fails.
 
         Raises what went wrong: a HostError, a KernelError (LaunchTimeout among them), a HubError.
         """
-        return await self._within_timeout(request, self._launch(secrets.token_hex(16), request))
+        return await self._within_timeout(request, self._launch(request))
 
     async def attach(self, kernel_id: str, request: LaunchRequest) -> HubKernel:
         """Carry a kernel that runs already, and write the connection file that leads to it.
@@ -83,21 +88,26 @@ class Arrivals:
             starting.cancel()
         raise timed_out(request, self._host)
 
-    async def _launch(self, kernel_id: str, request: LaunchRequest) -> HubKernel:
+    async def _launch(self, request: LaunchRequest) -> HubKernel:
         deadline_s = asyncio.get_running_loop().time() + request.launch_timeout_s
         bringing_up = asyncio.ensure_future(self._host.bring_up(request.python))
         # A request that rode along with the first HELLO fails as the dial does, and says it.
         bringing_up.add_done_callback(self._note_up)
         endpoints: Endpoints | None = None
+        kernel_id = new_kernel_id()
         try:
             endpoints = self._pool.take(connection_file.read(request.connection_file))
+            start = self.successors.take(request, endpoints.info)
+            if start is not None:
+                return await self._come(start, request, endpoints)
             waits_for_link = request.mounted_folders or request.activate  # its time begins then
             if not waits_for_link:
                 await _first_of(bringing_up, self._host.takes_requests.wait())
             if waits_for_link or not self._host.takes_requests.is_set():
                 await bringing_up
             request, missing = await mount_for_launch(self._mounts, kernel_id, request)
-            kernel = await self._start(kernel_id, request, endpoints, deadline_s)
+            start = KernelStart(self._host, kernel_id, request, endpoints.info, deadline_s)
+            kernel = await self._come(start, request, endpoints)
             kernel.notice = "; ".join(filter(None, (*missing, kernel.notice)))
             return kernel
         except BaseException as error:
@@ -111,49 +121,22 @@ class Arrivals:
 
     def _note_up(self, bringing_up: asyncio.Task[None]) -> None:
         if not bringing_up.cancelled() and bringing_up.exception() is None:
-            self._host.phase = _STARTING
+            self._host.phase = STARTING
 
-    async def _start(
-        self, kernel_id: str, request: LaunchRequest, endpoints: Endpoints, deadline_s: float
+    async def _come(
+        self, start: KernelStart, request: LaunchRequest, endpoints: Endpoints
     ) -> HubKernel:
-        # What this begins with: a link that is lost meanwhile is replaced by another.
-        driver, rpc = self._host.driver, self._host.rpc
-        main, control = self._host.new_streams(2)
-        if self._host.is_up:
-            self._host.phase = _STARTING
-        # The agent gives up first, for it can say what the activation had printed.
-        rest_s = deadline_s - asyncio.get_running_loop().time()
-        activate_s = max(rest_s * 0.9 - 0.5, 0.5)
-        self.under_way.add(kernel_id)
+        """Join a kernel to its local sockets when it is there."""
+        self._coming.add(start.kernel_id)
         try:
-            started = await rpc.call(
-                "start",
-                kernel_id=kernel_id,
-                python=request.python,
-                kernel_name=request.kernel_name,
-                key=endpoints.info.get("key", ""),
-                signature_scheme=endpoints.info.get("signature_scheme", "hmac-sha256"),
-                env=request.env,
-                cwd=request.cwd,
-                folders=request.folders,
-                mounts=[mount.remote for mount in request.mounted_folders],
-                activate=request.activate,
-                activate_s=activate_s,
-                wrapper=request.wrapper,
-                streams=[main, control],
-                persistent=request.persistent,
-                owner=owner(),
-                session=request.session,
-            )
+            started = await start.answer
         except BaseException:
-            # Also when we only gave up waiting: the request may be on its way, and this follows it.
-            rpc.notify("stop", kernel_id=kernel_id, grace_s=0, streams=[main, control])
-            for stream in (main, control):
-                driver.abandon(stream)
+            start.give_up()
             raise
         finally:
-            self.under_way.discard(kernel_id)
-        kernel = HubKernel(Ticket(kernel_id, [main, control], started["pid"]), request, endpoints)
+            self._coming.discard(start.kernel_id)
+        ticket = Ticket(start.kernel_id, start.streams, started["pid"])
+        kernel = HubKernel(ticket, request, endpoints)
         kernel.notice = started.get("notice", "")
         self._join(kernel, started.get("kernel_info", ""))
         self._greet(kernel, started)
@@ -170,7 +153,7 @@ class Arrivals:
     async def _join_running(self, kernel_id: str, request: LaunchRequest) -> HubKernel:
         rpc, streams = self._host.rpc, self._host.new_streams(2)
         self._host.phase = "attaching to the kernel"
-        self.under_way.add(kernel_id)
+        self._coming.add(kernel_id)
         try:
             found = await rpc.call(
                 "attach",
@@ -187,7 +170,7 @@ class Arrivals:
             self._departures.tell(kernel_id, streams)
             raise
         finally:
-            self.under_way.discard(kernel_id)
+            self._coming.discard(kernel_id)
         request = replace(request, kernel_name=found["kernel_name"])
         kernel = HubKernel(Ticket(kernel_id, streams, found["pid"]), request, endpoints)
         endpoints.hold_for_client()

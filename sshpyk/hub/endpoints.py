@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import zmq
@@ -23,8 +24,8 @@ from sshpyk.link.stream import MAX_MESSAGE_BYTES, Message
 from sshpyk.wire import kernel_messages
 from sshpyk.wire.clock import now_s
 from sshpyk.wire.driver import LinkDriver, Pace
-from sshpyk.wire.jupyter_messages import Signer
-from sshpyk.wire.kernel_messages import CONTROL, EXITED, IOPUB, SHELL, STDIN
+from sshpyk.wire.jupyter_messages import CONTENT, HEADER, Signer, frame_of
+from sshpyk.wire.kernel_messages import CONTROL, EXITED, IOPUB, SHELL, STDIN, Part
 
 _NAMES = {SHELL: "shell", IOPUB: "iopub", STDIN: "stdin", CONTROL: "control"}
 _ROUTED = (SHELL, STDIN, CONTROL)
@@ -58,6 +59,7 @@ class Endpoints:
         self._sockets: dict[int, zmq.Socket[bytes]] = {}
         self._driver: LinkDriver | None = None
         self._streams = (0, 0)
+        self.restarts = False  # the kernel has said that it goes for another like it
         self.delivered = 0  # messages of the main stream: what clients can have seen
         self._on_exit: Callable[[int], None] = lambda status: None
         self._held = False  # output waits for a client
@@ -141,6 +143,7 @@ class Endpoints:
         ``kernel_info``: what a new kernel has answered to ``kernel_info_request``, JSON.
         """
         self._driver, self._streams, self._on_exit = driver, streams, on_exit
+        self.restarts = False
         driver.link.open(streams[0])
         self.delivered = driver.link.consumed_seq(streams[0])
         self._kernel_info = KernelInfo(self._signer, kernel_info)
@@ -321,6 +324,8 @@ class Endpoints:
         if channel != CONTROL:
             # Before it is sent: a client may answer before we return.
             self.delivered = message.seq + 1
+        elif _goes_for_restart(parts):
+            self.restarts = True
         self._kernel_info.note(channel, parts)
         bound = self._sockets[channel]
         self._send(bound, parts, copy=len(message.payload) < _COPY_BELOW_BYTES)
@@ -339,6 +344,15 @@ class Endpoints:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
             log.debug("dropped a message for a client that has gone")
+
+
+def _goes_for_restart(parts: Sequence[Part]) -> bool:
+    if b'"shutdown_reply"' not in frame_of(parts, HEADER):
+        return False
+    with contextlib.suppress(ValueError, RecursionError):
+        content = json.loads(frame_of(parts, CONTENT))
+        return isinstance(content, dict) and content.get("restart") is True
+    return False
 
 
 def _pace_below(limits: IopubLimits | None) -> Pace | None:

@@ -226,6 +226,7 @@ class Kernels:
 
         Those that are persistent are left.
         """
+        self._arrivals.successors.give_up_all()
         for kernel in list(self._kernels.values()):
             if kernel.request.persistent:
                 self.leave(kernel)
@@ -238,6 +239,8 @@ class Kernels:
     def _ended(self, kernel: HubKernel, status: int) -> None:
         log.info("kernel %s ended with status %d", kernel.kernel_id, status)
         self._let_go(kernel)
+        if kernel.endpoints.restarts:
+            self._arrivals.successors.ask_for(kernel.request, kernel.endpoints.info)
         kernel.end(status)
 
     def _fail_all(self, error: SshpykError) -> None:

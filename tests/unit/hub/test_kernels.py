@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,43 +20,11 @@ from sshpyk.errors import (
     SshpykError,
 )
 from sshpyk.hub import endpoint_pool
-from sshpyk.hub.kernels import Kernels
-from sshpyk.hub.requests import LaunchRequest
 from sshpyk.wire.kernel_messages import SHELL
 from sshpyk.wire.rpc import RPC_STREAM, Rpc
-from tests.unit.hub.fakes import Client, FakeAgent, FakeHost, ipc_info, tcp_info, write_info
+from tests.unit.hub.fakes import Client, tcp_info
+from tests.unit.hub.kernels_bench import bench
 from tests.unit.wire.harness import Joined, in_loop, until
-
-
-class Bench:
-    def __init__(self, joined: Joined, folder: Path) -> None:
-        self.joined = joined
-        self.agent = FakeAgent(joined)
-        self.host = FakeHost(joined)
-        self.kernels = Kernels(self.host)  # type: ignore[arg-type]
-        self.folder = folder
-        self.info = ipc_info(folder)
-
-    def request(self, **changes: Any) -> LaunchRequest:
-        request = LaunchRequest(write_info(self.folder, self.info), "python3", "python3", 10.0)
-        return replace(request, **changes)
-
-    def nothing_is_left(self) -> bool:
-        return not self.kernels.busy and not self.kernels._pool._context._sockets
-
-    async def stopped_at_the_agent(self) -> None:
-        await until(lambda: self.agent.ops[-1:] == ["stop"])
-        await until(lambda: all(not kernel.alive for kernel in self.agent.kernels.values()))
-
-
-@asynccontextmanager
-async def bench(folder: Path) -> AsyncIterator[Bench]:
-    async with Joined() as joined:
-        made = Bench(joined, folder)
-        try:
-            yield made
-        finally:
-            made.kernels.close()
 
 
 @in_loop
