@@ -47,20 +47,17 @@ class Custody:
     async def _leave(self, params: Params) -> Params:
         """Keep a kernel that this link carries; one that it does not carry any more is no error."""
         kernel = self._book.find(params["kernel_id"])
-        if kernel is not None and self._carries(kernel, params.get("streams")):
+        if kernel is not None and kernel.is_carried_by(self._driver, params.get("streams")):
             self._book.leave(kernel)
         for stream in params.get("streams") or []:
             self._driver.abandon(stream)
         return {}
 
-    def _carries(self, kernel: Kernel, streams: object) -> bool:
-        return kernel.driver is self._driver and streams in (None, list(kernel.streams))
-
     async def _attach(self, params: Params) -> Params:
         main, control = params["streams"]
         try:
             kernel = self._find(params["kernel_id"])
-            if not self._carries(kernel, [main, control]):  # else we are asked again
+            if not kernel.is_carried_by(self._driver, [main, control]):  # else we are asked again
                 self._take(kernel, (main, control), params)
         except BaseException:
             for stream in (main, control):

@@ -146,6 +146,10 @@ class Kernel:
         """The link that carries the kernel."""
         return self.driver.link.link_id
 
+    def is_carried_by(self, driver: LinkDriver, streams: object) -> bool:
+        """Whether it is behind that link, on these streams where any are named."""
+        return self.driver is driver and streams in (None, list(self.streams))
+
     def move_to(self, driver: LinkDriver, streams: tuple[int, int]) -> None:
         """Let another link carry the kernel; what the first had not taken goes with it."""
         self.forget_heard()

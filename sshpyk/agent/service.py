@@ -182,9 +182,18 @@ class Service:
 
     def _find(self, params: Params) -> Kernel:
         kernel = self._book.kernels.get(params["kernel_id"])
-        if kernel is None or kernel.state is KernelState.ENDED:
+        if kernel is None or kernel.state is KernelState.ENDED or not self._may(kernel, params):
             raise KernelDied("the kernel has ended", phase="looking for the kernel")
         return kernel
+
+    def _may(self, kernel: Kernel, params: Params) -> bool:
+        """Whether an order is meant for the kernel that is there.
+
+        One with streams comes from who carried it when that was said; in an outage somebody else may have
+        taken the kernel over since.
+        """
+        streams = params.get("streams")
+        return streams is None or kernel.is_carried_by(self._driver, streams)
 
     async def _interrupt(self, params: Params) -> Params:
         self._find(params).interrupt(params["seen"])
@@ -197,13 +206,13 @@ class Service:
     async def _stop(self, params: Params) -> Params:
         """End a kernel, also one that is not a process yet; one that has ended is no error."""
         self._starting.discard(params["kernel_id"])
-        kernel = self._book.find(params["kernel_id"])
-        if kernel is not None:
+        kernel, streams = self._book.find(params["kernel_id"]), params.get("streams")
+        if kernel is not None and self._may(kernel, params):
             await kernel.stop(params["grace_s"])
             self._book.discard(kernel)
         else:
-            # A launch was given up whose kernel an agent before us may have known.
-            for stream in params.get("streams", []):
+            # Taken over meanwhile; or a launch was given up whose kernel an agent before us knew.
+            for stream in streams or []:
                 self._driver.abandon(stream)
         return {}
 

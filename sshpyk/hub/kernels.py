@@ -101,7 +101,7 @@ class Kernels:
         """
         if not self._host.took_over:
             raise HubError(
-                "the hub that was killed left no notes; the kernel cannot be found again",
+                "the hub that was killed left no notes, or what they lead to is gone",
                 host=self._host.target.host,
                 phase="taking the kernel over",
             )
@@ -115,7 +115,13 @@ class Kernels:
         )
         self._kernels[kernel.kernel_id] = kernel
         self._host.keep_up(request.python)
-        await kernel.endpoints.wait_resubscribed(SUBSCRIPTION_PATIENCE_S)
+        try:
+            await kernel.endpoints.wait_resubscribed(SUBSCRIPTION_PATIENCE_S)
+        except BaseException:
+            self.abandon(kernel)
+            raise
+        if kernel.has_ended:  # lost with its link meanwhile, or taken over
+            return kernel
         kernel.endpoints.hold_for_client()
         if request.kernel_name:  # else it was attached to, and its first client may be hours away
             loop = asyncio.get_running_loop()
@@ -172,23 +178,28 @@ class Kernels:
     def interrupt(self, kernel: HubKernel) -> None:
         """Interrupt the running cell, in the way that the host's kernelspec asks for."""
         seen = kernel.endpoints.seen
-        self._host.rpc.notify("interrupt", kernel_id=kernel.kernel_id, seen=seen)
+        self._order("interrupt", kernel, seen=seen)
 
     def signal(self, kernel: HubKernel, number: int) -> None:
         """Send a signal to the kernel's process group."""
-        self._host.rpc.notify("signal", kernel_id=kernel.kernel_id, signal=number)
+        self._order("signal", kernel, signal=number)
 
     def stop(self, kernel: HubKernel, grace_s: float) -> None:
         """End a kernel: politely if there is grace, then by force. Its exit is told as any other."""
         self._stopping[kernel.kernel_id] = grace_s
         kernel.endpoints.end_hold()
-        self._host.rpc.notify("stop", kernel_id=kernel.kernel_id, grace_s=grace_s)
+        self._order("stop", kernel, grace_s=grace_s)
+
+    def _order(self, op: str, kernel: HubKernel, **params: Any) -> None:
+        """Ask for something that is for this kernel as we carry it, and not for who has taken it over."""
+        ticket = kernel.ticket
+        self._host.rpc.notify(op, kernel_id=kernel.kernel_id, streams=ticket.streams, **params)
 
     def _agent_replaced(self) -> None:
         """Ask anew for what the dead agent had not brought to its end."""
         self.mounts.agent_replaced()
         for kernel_id in self._kernels.keys() & self._stopping.keys():
-            self._host.rpc.notify("stop", kernel_id=kernel_id, grace_s=self._stopping[kernel_id])
+            self._order("stop", self._kernels[kernel_id], grace_s=self._stopping[kernel_id])
         if not self._stand_ins_may_come:
             self._ending_orphans = asyncio.ensure_future(self.end_orphans())
 
@@ -230,8 +241,9 @@ class Kernels:
         for kernel in list(self._kernels.values()):
             if kernel.request.persistent:
                 self.leave(kernel)
-        for kernel_id in list(self._kernels):
-            await self._host.rpc.call("stop", kernel_id=kernel_id, grace_s=0)
+        for kernel_id, kernel in list(self._kernels.items()):
+            streams = kernel.ticket.streams
+            await self._host.rpc.call("stop", kernel_id=kernel_id, streams=streams, grace_s=0)
         await self._departures.wait()
 
     # Ends

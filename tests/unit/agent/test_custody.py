@@ -237,6 +237,26 @@ async def test_stop_and_gc_end_left_kernels_and_leave_nothing(short_folder: Path
 
 
 @in_loop
+async def test_f52_orders_that_the_loser_gave_in_an_outage_do_not_reach_the_winners_kernel(
+    short_folder: Path,
+) -> None:
+    async with service_bench(short_folder) as bench, laptop(bench) as other:
+        await bench.start()
+        kernel = bench.book.kernels[KERNEL_ID]
+        lost = {"kernel_id": KERNEL_ID, "streams": list(kernel.streams)}
+        await other.attach(takeover=True)
+        for op, params in (("interrupt", {"seen": 0}), ("signal", {"signal": 9})):
+            with pytest.raises(KernelDied):
+                await bench.rpc.call(op, **lost, **params)
+        await bench.rpc.call("stop", **lost, grace_s=0)
+        other.execute("print('lives')")
+        await until(lambda: "lives\n" in text_of(other.main), "the kernel's answer")
+        won = {"kernel_id": KERNEL_ID, "streams": list(kernel.streams)}
+        await other.rpc.call("stop", **won, grace_s=0)
+        await until(lambda: other.main.ended, "the end")
+
+
+@in_loop
 async def test_interrupt_by_who_attached_and_has_seen_nothing_reaches_the_cell(
     short_folder: Path,
 ) -> None:

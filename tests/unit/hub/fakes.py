@@ -118,6 +118,7 @@ class FakeAgent:
                 "stop": self._stop,
                 "interrupt": self._noted("interrupt"),
                 "signal": self._noted("signal"),
+                "welcomes": self._noted("welcomes"),
                 "list": self._list,
                 "script": self._script,
             },
@@ -250,6 +251,9 @@ class FakeHost:
         await self.may_come_up.wait()
         if self.failure is not None:
             raise self.failure
+
+    def keep_up(self, python: str) -> None:
+        pass
 
     async def leave(self, reason: str) -> None:
         self.left = reason

@@ -249,11 +249,12 @@ async def test_orders_reach_the_agent_with_the_kernels_id(short_folder: Path):
             (op, {key: value for key, value in params.items() if key != "op"})
             for op, params in made.agent.asked[1:]
         ]
-        kernel_id = kernel.kernel_id
+        ticket = kernel.ticket
+        kernel_and_streams = {"kernel_id": ticket.kernel_id, "streams": ticket.streams}
         assert orders == [
-            ("interrupt", {"kernel_id": kernel_id, "seen": 0}),
-            ("signal", {"kernel_id": kernel_id, "signal": 10}),
-            ("stop", {"kernel_id": kernel_id, "grace_s": 2.5}),
+            ("interrupt", {**kernel_and_streams, "seen": 0}),
+            ("signal", {**kernel_and_streams, "signal": 10}),
+            ("stop", {**kernel_and_streams, "grace_s": 2.5}),
         ]
 
 
