@@ -74,6 +74,7 @@ async def live(
     with network_watched(host.network_changed):
         await _until_idle(server, host)
     log.info("leaving")
+    journal.unlink()  # first of all: the next hub may be there before we have gone
     listener.close()
     with contextlib.suppress(FileNotFoundError):  # asyncio removes it itself from 3.13 on
         os.unlink(path)
@@ -85,7 +86,7 @@ async def live(
     server.tunnels.close_all()  # last: a mount that logs in from the host comes through one
     await host.leave("the hub leaves")
     kernels.close()
-    journal.remove()
+    journal.close()
     remove_if_empty(os.path.dirname(path))
 
 

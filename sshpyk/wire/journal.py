@@ -160,6 +160,10 @@ class Journal:
     def remove(self) -> None:
         """The process leaves in order: there is nothing to take over."""
         self.close()
+        self.unlink()
+
+    def unlink(self) -> None:
+        """Leave nothing to take over, while the notes can still be written: they reach nobody."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
 

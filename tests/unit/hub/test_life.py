@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from sshpyk.hub import life as life_module
+from sshpyk.hub.address import journal_of
 from sshpyk.hub.linkstate import LinkState
 from sshpyk.ssh.command import SshTarget
 from tests.unit.hub.fakes import FakeAgent, FakeHost, ipc_info, write_info
@@ -114,6 +115,26 @@ async def test_an_agent_that_does_not_answer_does_not_keep_it_from_leaving(
         os.kill(os.getpid(), signal.SIGTERM)
         await hub.task
         assert hub.host.left
+        writer.close()
+
+
+@in_loop
+async def test_while_it_leaves_the_next_hub_finds_no_notes_and_keeps_its_own(
+    short_folder, monkeypatch
+):
+    monkeypatch.setattr(life_module, "_STOP_PATIENCE_S", 0.2)
+    async with life(short_folder, monkeypatch) as hub:
+        notes = Path(journal_of(str(hub.path)))
+        writer = await hub.launched()
+        assert notes.exists()
+        await hub.host.joined.cut_and_noticed()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await until(lambda: not hub.path.exists())
+        assert not notes.exists()
+        notes.write_text("the next hub's")
+        await hub.task
+        assert notes.read_text() == "the next hub's"
+        notes.unlink()
         writer.close()
 
 
