@@ -175,7 +175,11 @@ class Arrivals:
         kernel = HubKernel(Ticket(kernel_id, streams, found["pid"]), request, endpoints)
         endpoints.hold_for_client()
         self._join(kernel, "")
-        kernel.notice = await mount_for_running(self._mounts, kernel)
+        try:
+            kernel.notice = await mount_for_running(self._mounts, kernel)
+        except BaseException:
+            self._abandon(kernel)
+            raise
         self._greet(kernel, found)
         return kernel
 

@@ -14,8 +14,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from sshpyk.agent.book import Book
 from sshpyk.agent.service import Places, Service
+from sshpyk.hub import arrivals
 from sshpyk.hub.kernels import Kernels
 from sshpyk.hub.server import Server
 from tests.unit.agent.service_bench import alive
@@ -297,3 +300,28 @@ async def test_stopped_before_any_client_came_it_ends_all_the_same(short_folder:
         attached, _ = await two.attach(one.kernel_id)
         attached.say(op="stop", grace_s=5)
         assert await asyncio.wait_for(attached.hear(), 15) == {"event": "exited", "status": 0}
+
+
+@in_loop
+async def test_attaching_that_is_given_up_while_folders_are_mounted_leaves_the_kernel_to_others(
+    short_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    mounting = asyncio.Event()
+
+    async def mount(*_: object) -> str:
+        mounting.set()
+        await asyncio.sleep(60)
+        return ""
+
+    monkeypatch.setattr(arrivals, "mount_for_running", mount)
+    async with two_hubs(short_folder) as (one, two, book):
+        owner = await one.launch(persistent=True)
+        owner.say(op="leave")
+        assert (await owner.hear() or {})["event"] == "left"
+        asking = asyncio.ensure_future(two.attach(one.kernel_id))
+        await mounting.wait()
+        asking.cancel()
+        two.owners[-1].leave()
+        await until(lambda: not two.kernels.summaries(), "that the hub has let go")
+        (kernel,) = book.unheard
+        await until(lambda: book.is_left(kernel), "that the kernel is left")
