@@ -134,7 +134,8 @@ class StandIn:
 
     def stand(self) -> int:
         """Launch the kernel and return its exit status when it has ended."""
-        self._ask_for_kernel()
+        with contextlib.suppress(OSError):  # a hub that leaves in this moment: heard as its silence
+            self._ask_for_kernel()
         while True:
             self._wait()
             for number in self._pending_signals():

@@ -322,6 +322,7 @@ class HostLink:
     def _renew_link(self, error: SshpykError) -> None:
         """Begin anew, with a link of which nobody has heard; tell who has asked something over this."""
         rpc = self.rpc
+        self.took_over = False
         self.driver.leave("")
         self._journal.clear()
         self._use_link(Link(secrets.token_hex(16)))

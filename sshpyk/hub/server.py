@@ -216,7 +216,7 @@ class _Conversation:
             if record is None:
                 return
             if record["op"] in ("launch", "attach", "reattach"):
-                await self._own(self._get_kernel(record))
+                await self._own(self._get_kernel(record), runs=record["op"] == "reattach")
                 return
             if record["op"] == "login":
                 await self._log_in(record)
@@ -294,11 +294,12 @@ class _Conversation:
     def _say(self, **record: Any) -> None:
         self._writer.write(json.dumps(record).encode() + b"\n")
 
-    async def _own(self, getting: Coroutine[Any, Any, HubKernel]) -> None:
+    async def _own(self, getting: Coroutine[Any, Any, HubKernel], *, runs: bool) -> None:
+        """Get a kernel and do as its owner says; ``runs``: it is the owner's already."""
         launching = asyncio.ensure_future(getting)
         orders: _Orders = asyncio.ensure_future(self._read_order())
         try:
-            orders = await self._listen_during_launch(launching, orders)
+            orders = await self._listen_during_launch(launching, orders, runs=runs)
             kernel = launching.result()
         except SshpykError as error:
             orders.cancel()
@@ -315,14 +316,20 @@ class _Conversation:
             self._server.owners.discard(self)
 
     async def _listen_during_launch(
-        self, launching: asyncio.Task[HubKernel], orders: _Orders
+        self, launching: asyncio.Task[HubKernel], orders: _Orders, *, runs: bool
     ) -> _Orders:
-        """Wait for the launch; give it up when the owner goes or wants the kernel stopped."""
+        """Wait for the launch; give it up when the owner goes or wants the kernel stopped.
+
+        An order for a kernel that runs waits; it is what the hub before us did not live to hear.
+        """
         while not launching.done():
             waits: list[asyncio.Future[Any]] = [launching, orders]
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             if orders.done() and not launching.done():
                 record = orders.result()
+                if record is not None and runs:
+                    await asyncio.wait({launching})
+                    break
                 if record is None or record["op"] in ("stop", "leave"):
                     launching.cancel()
                     await asyncio.wait({launching})
