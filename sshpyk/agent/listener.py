@@ -19,6 +19,7 @@ from typing import Callable, Iterator
 from sshpyk.wire.clock import now_s
 from sshpyk.wire.private import AGENT_FOLDER, AGENT_SOCKET, private_folder, remove_if_empty
 
+ACCEPT_PAUSE_S = 0.5  # after an accept that failed
 DESCRIPTORS_S = 60.0  # within which who connects must have sent them
 _TOUCH_S = 3600.0
 
@@ -87,9 +88,19 @@ class Listener:
     # Sessions
 
     def _accept(self) -> None:
-        session, _ = self._socket.accept()
-        session.setblocking(False)
         loop = asyncio.get_running_loop()
+        try:
+            session, _ = self._socket.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except (
+            OSError
+        ) as error:  # no descriptor is free: who comes waits, and the loop must not spin
+            self._tell(f"no session can be taken: {error.strerror}")
+            loop.remove_reader(self._socket)
+            loop.call_later(ACCEPT_PAUSE_S, self.serve)
+            return
+        session.setblocking(False)
         deadline = loop.call_later(DESCRIPTORS_S, self._turn_away, session)
         loop.add_reader(session, self._receive, session, deadline)
 

@@ -17,8 +17,8 @@ import socket
 import sys
 import tempfile
 
-from sshpyk.agent import umask
 from sshpyk.agent.book import LEASE_S, Book, sweep
+from sshpyk.agent.inherited import change_for_the_agent
 from sshpyk.agent.kernel import KernelState
 from sshpyk.agent.listener import Listener
 from sshpyk.agent.logs import KernelLogs
@@ -352,7 +352,7 @@ class _SessionCarrier(Carrier):
 
 def run() -> None:
     """Be this user's agent on this host. Called in a detached child, by the one that holds the lock."""
-    umask.be_private()
+    change_for_the_agent()
     # Kernels inherit what is ignored, and an sshd that was started in the background ignores SIGINT.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     folder = private_folder(AGENT_FOLDER)

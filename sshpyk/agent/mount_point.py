@@ -14,7 +14,7 @@ import subprocess
 import sys
 from typing import Container
 
-from sshpyk.agent.umask import as_the_login
+from sshpyk.agent.inherited import as_the_login
 from sshpyk.errors import MountError
 from sshpyk.wire.rpc import Params
 

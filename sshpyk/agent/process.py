@@ -13,10 +13,10 @@ import subprocess
 from typing import Any, Callable, Mapping
 
 from sshpyk.agent.environment import PLAIN, Activation, KernelCommand, Setting, wrapped
+from sshpyk.agent.inherited import as_the_login, give_back_limit
 from sshpyk.agent.kernelspecs import RemoteKernelspec, command
 from sshpyk.agent.mount import mounted_by_us
 from sshpyk.agent.record import KernelRecord, started_at
-from sshpyk.agent.umask import as_the_login
 from sshpyk.wire.kernel_messages import UNKNOWN_STATUS
 
 CHANNEL_NAMES = ("shell", "iopub", "stdin", "control", "hb")
@@ -147,6 +147,7 @@ class KernelProcess:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        give_back_limit(self._process.pid)
 
     def _environment(self, python: str, env: Mapping[str, str]) -> dict[str, str]:
         """The agent's environment, then the host's kernelspec, then what the client asked for.

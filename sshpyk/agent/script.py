@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 
-from sshpyk.agent.umask import as_the_login
+from sshpyk.agent.inherited import as_the_login
 from sshpyk.errors import HostError
 from sshpyk.wire.rpc import Params
 

@@ -19,6 +19,7 @@ from sshpyk.hub.server import Server
 from sshpyk.hub.ssh_start import SshStart
 from sshpyk.ssh.command import SshTarget
 from sshpyk.wire.clock import now_s
+from sshpyk.wire.descriptors import raise_limit
 from sshpyk.wire.journal import Journal, read_journal
 from sshpyk.wire.private import remove_if_empty
 
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 def be_hub(target: SshTarget, path: str, *, umask: int, start: SshStart | None) -> None:
     """Log, serve, and return when it is time to go; ``start``: an ssh that connects already."""
     _start_log(target)
+    raise_limit()
     try:
         asyncio.run(live(target, path, umask=umask, start=start))
     except Exception:

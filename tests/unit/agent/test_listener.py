@@ -5,18 +5,23 @@ Real processes, no ssh.
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
 import shutil
 import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sshpyk.agent import listener as listener_module
 from sshpyk.wire.private import AGENT_SOCKET
 from tests.unit.agent.service_bench import alive
 from tests.unit.agent.test_main import PATIENCE_S, Carried, Host, carried, host, wait_for
+from tests.unit.wire.harness import in_loop, until
 
 __all__ = ["host"]
 
@@ -40,6 +45,54 @@ def test_session_that_never_says_hello_is_ended(host: Host, said: bytes):
     assert "result" in made.call("list")  # which is silent for longer than that by now
     if not said:
         assert "said nothing that makes sense within 0.3 s" in host.log
+
+
+class WithoutDescriptors:
+    """A listening socket whose process has no descriptor free, until some are."""
+
+    def __init__(self, real: socket.socket) -> None:
+        self.real = real
+        self.free = False
+        self.asked = 0
+
+    def fileno(self) -> int:
+        return self.real.fileno()
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        self.asked += 1
+        if not self.free:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return self.real.accept()
+
+    def close(self) -> None:
+        self.real.close()
+
+
+@in_loop
+async def test_who_comes_waits_while_no_descriptor_is_free_and_the_agent_does_not_spin(
+    short_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(listener_module, "ACCEPT_PAUSE_S", 0.1)
+    folder = short_folder / "agent"
+    folder.mkdir(mode=0o700)
+    listener = listener_module.Listener(str(folder))
+    crowded: Any = WithoutDescriptors(listener._socket)
+    listener._socket = crowded
+    came: list[list[int]] = []
+    listener.on_descriptors = lambda session, fds: came.append(fds) or session.close()
+    listener.serve()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(folder / AGENT_SOCKET))
+        socket.send_fds(client, [b"c"], [0, 1])
+        await asyncio.sleep(0.15)
+        assert 1 <= crowded.asked <= 2
+        crowded.free = True
+        await until(lambda: came, "the session")
+    for fd in came[0]:
+        os.close(fd)
+    asyncio.get_running_loop().remove_reader(crowded)
+    crowded.close()
+    listener.close()
 
 
 def test_process_that_connects_and_brings_nothing_is_turned_away(host: Host):
