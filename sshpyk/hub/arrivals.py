@@ -6,11 +6,12 @@ Those of a hub that was killed are :meth:`.Kernels.reattach`'s.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
-from sshpyk.errors import SshpykError
+from sshpyk.errors import LinkLost, SshpykError
 from sshpyk.hub import connection_file
 from sshpyk.hub.departures import Departures
 from sshpyk.hub.endpoint_pool import EndpointPool
@@ -23,6 +24,8 @@ from sshpyk.hub.mounts import Mounts
 from sshpyk.hub.requests import HubKernel, LaunchRequest, Ticket, owner
 from sshpyk.hub.successors import Successors
 from sshpyk.wire.rpc import Params
+
+log = logging.getLogger(__name__)
 
 
 class Arrivals:
@@ -61,7 +64,7 @@ class Arrivals:
 
         Raises what went wrong: a HostError, a KernelError (LaunchTimeout among them), a HubError.
         """
-        return await self._within_timeout(request, self._launch(request))
+        return await self._within_timeout(request, self._launch_on_a_living_link(request))
 
     async def attach(self, kernel_id: str, request: LaunchRequest) -> HubKernel:
         """Carry a kernel that runs already, and write the connection file that leads to it.
@@ -88,6 +91,18 @@ class Arrivals:
             starting.cancel()
         raise timed_out(request, self._host)
 
+    async def _launch_on_a_living_link(self, request: LaunchRequest) -> HubKernel:
+        """Launch; once more on the next link where this one turns out to be lost.
+
+        An agent that has nothing to hold leaves while a laptop sleeps. What was lost with the link is
+        told to its owners; this launch had only begun, and its kernel is nowhere.
+        """
+        try:
+            return await self._launch(request)
+        except LinkLost as error:
+            log.info("launching again: %s", error.what)
+            return await self._launch(request)
+
     async def _launch(self, request: LaunchRequest) -> HubKernel:
         deadline_s = asyncio.get_running_loop().time() + request.launch_timeout_s
         bringing_up = asyncio.ensure_future(self._host.bring_up(request.python))
@@ -113,7 +128,9 @@ class Arrivals:
         except BaseException as error:
             bringing_up.cancel()
             self._mounts.release(kernel_id)
-            if endpoints is not None:
+            if endpoints is not None and isinstance(error, LinkLost):
+                self._pool.keep(endpoints)
+            elif endpoints is not None:
                 endpoints.close()
             if isinstance(error, SshpykError) and not error.host:
                 error.host = self._host.target.host

@@ -22,7 +22,7 @@ from sshpyk.errors import (
 from sshpyk.hub import endpoint_pool
 from sshpyk.wire.kernel_messages import SHELL
 from sshpyk.wire.rpc import RPC_STREAM, Rpc
-from tests.unit.hub.fakes import Client, tcp_info
+from tests.unit.hub.fakes import Client, FakeAgent, tcp_info
 from tests.unit.hub.kernels_bench import bench
 from tests.unit.wire.harness import Joined, in_loop, until
 
@@ -348,18 +348,31 @@ async def test_failed_launches_leave_no_stream_behind(short_folder: Path):
 
 
 @in_loop
-async def test_a_launch_whose_link_is_lost_leaves_nothing_on_the_next_link(short_folder: Path):
+async def test_a_launch_whose_link_is_lost_is_repeated_on_the_next_and_leaves_nothing_else(
+    short_folder: Path,
+):
     async with bench(short_folder) as made, Joined() as after:
         made.agent.may_start.clear()
         launching = asyncio.ensure_future(made.kernels.launch(made.request()))
         await until(lambda: made.agent.ops == ["start"])
+        next_agent = FakeAgent(after)
         lost, made.host.rpc = made.host.rpc, Rpc(after.hub, {})
         made.host.driver = after.hub
         lost.fail_all(LinkLost("the agent is gone"))
-        with pytest.raises(LinkLost):
-            await launching
-        assert set(after.hub.link._streams) == {RPC_STREAM}
+        kernel = await launching
+        assert next_agent.ops == ["start"]
+        assert set(after.hub.link._streams) == {RPC_STREAM, *kernel.ticket.streams}
         assert not after.hub.link.unacknowledged
+
+
+@in_loop
+async def test_a_launch_is_repeated_once_only(short_folder: Path):
+    async with bench(short_folder) as made:
+        made.host.failure = LinkLost("the agent is gone")
+        with pytest.raises(LinkLost) as caught:
+            await made.kernels.launch(made.request())
+        assert caught.value.host == "gpu1"
+        assert made.agent.ops == []
 
 
 @in_loop
