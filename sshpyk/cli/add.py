@@ -36,7 +36,10 @@ from sshpyk.errors import InvalidInput, KernelError, KernelspecNotFound
     metavar="GLOB",
     help="Add the kernels with such a name or path (repeatable).",
 )
-@click.option("--kernel-name", help="Its name here (ssh_HOST_NAME).")
+@click.option(
+    "--kernel-name",
+    help="The kernel's name on this machine, as `sshpyk list` shows it (ssh_HOST_NAME).",
+)
 @kernel_flags
 @click.option("--install-ipykernel", is_flag=True, help="Install ipykernel where it is missing.")
 @click.option("--no-check", is_flag=True, help="Launch nothing to see whether it runs.")

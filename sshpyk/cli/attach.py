@@ -40,8 +40,8 @@ _SHUTDOWN_TIMEOUT_S = 10.0
 def attach(**given: Any) -> Attached:
     """Bring a kernel that runs on a host here, and print how to connect to it.
 
-    KERNEL is the beginning of its id (see `sshpyk ps HOST`), or the name of its kernelspec or notebook
-    if only one kernel there has it.
+    KERNEL is the beginning of its id, or the kernelspec's name on the host (often python3) or the
+    notebook's, as the last column of `sshpyk ps HOST` shows them, if only one kernel there has it.
     A process in the background holds the kernel here until it ends or `sshpyk leave` lets it go; this
     terminal may be closed. The first client gets all that the kernel said while nobody was there.
 

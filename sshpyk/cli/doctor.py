@@ -62,7 +62,7 @@ def doctor(
     Examples:
       sshpyk doctor
       sshpyk doctor gpu1
-      sshpyk doctor ssh_gpu1_python3 --report bug.json
+      sshpyk doctor ssh_gpu1_analysis --report bug.json
     """
     _refuse_existing(report)
     specs = kernelspecs.load_all()

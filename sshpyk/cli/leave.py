@@ -21,8 +21,8 @@ def leave(**given: Any) -> LeftKernel:
     For a kernel that `sshpyk attach` brought here, and for any other: the program that started it sees
     it end. `sshpyk attach` brings it back, here or elsewhere. Folders of this machine that it sees go.
 
-    KERNEL is the beginning of its id (see `sshpyk ps HOST`), or the name of its kernelspec or notebook
-    if only one kernel there has it.
+    KERNEL is the beginning of its id, or the kernelspec's name on the host (often python3) or the
+    notebook's, as the last column of `sshpyk ps HOST` shows them, if only one kernel there has it.
 
     \b
     Examples:

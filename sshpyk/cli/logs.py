@@ -32,8 +32,8 @@ def logs(**given: Any) -> LogList | LogText:
     Not what cells print: that goes to their clients. Logs stay on the host when their kernels have
     ended, those of the latest 50; of each at most 8 MB. Without KERNEL: which logs there are.
 
-    KERNEL is the beginning of its id (see `sshpyk ps HOST`), or the name of its kernelspec or notebook
-    if only one kernel there has it.
+    KERNEL is the beginning of its id, or the kernelspec's name on the host (often python3) or the
+    notebook's, as the last column of `sshpyk ps HOST` shows them, if only one kernel there has it.
 
     \b
     Examples:

@@ -16,7 +16,11 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 # Flag, kind, help. The flags' names are the config's keys.
 _CONFIG_FLAGS: tuple[tuple[str, type, str], ...] = (
-    ("--ssh-host-alias", str, "The same as HOST (the spelling of sshpyk 1.x)."),
+    (
+        "--ssh-host-alias",
+        str,
+        "The host, as you type it after `ssh` (with `add`: the same as HOST).",
+    ),
     ("--remote-python-prefix", str, "An environment on the host: PREFIX/bin/python is used."),
     ("--remote-python", str, "An interpreter on the host, instead of a prefix."),
     ("--remote-kernel-name", str, "The kernel's name on the host (`jupyter kernelspec list`)."),

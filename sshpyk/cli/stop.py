@@ -33,8 +33,8 @@ _SERVER = re.compile("[sp][0-9a-f]+")
 def stop(**given: Any) -> Stopped:
     """End kernels and Jupyter servers on a host: politely first, then by force.
 
-    KERNEL is the beginning of its id (see `sshpyk ps HOST`), or the name of its kernelspec or notebook
-    if only one kernel there has it.
+    KERNEL is the beginning of its id, or the kernelspec's name on the host (often python3) or the
+    notebook's, as the last column of `sshpyk ps HOST` shows them, if only one kernel there has it.
     SERVER is the beginning of its id (see `sshpyk servers HOST`). They need not be what this machine
     started; a server that was started by hand is never meant by --all.
 

@@ -87,14 +87,14 @@ def command(**given: Any) -> Words:
       0    it was left, or somebody took it over
       1    there is no kernel, or it was lost
       2    invalid arguments or settings
-      70   a defect of sshpyk's own
+      70   a bug in sshpyk
 
     \b
     Examples:
-      sshpyk-kernel --kernel gpu1                 until it ends
-      sshpyk-kernel --kernel gpu1 --persistent    closing the terminal keeps it
-      sshpyk-kernel --kernel gpu1 --leave         only launch it
-      sshpyk-kernel --existing                    back to the one that was left last
+      sshpyk-kernel --kernel ssh_gpu1_analysis               until it ends
+      sshpyk-kernel --kernel ssh_gpu1_analysis --persistent  outlives the terminal
+      sshpyk-kernel --kernel ssh_gpu1_analysis --leave       only launch it
+      sshpyk-kernel --existing                               the one that was left last
       sshpyk-kernel --existing 3fa9c0 --host gpu1
     """
     return Words(**given)
