@@ -30,7 +30,6 @@ __all__ = [
     "Mount",
     "RemoteKernel",
     "check_new_name",
-    "default_name",
     "find",
     "is_sshpyk",
     "kernel_dirs",
@@ -161,12 +160,6 @@ def check_new_name(name: str) -> str:
     if lowered.startswith(("-", ".")):
         raise InvalidInput(f"kernel name {name!r}: must not begin with '-' or '.'")
     return lowered
-
-
-def default_name(host: str, remote_kernel_name: str) -> str:
-    """Return a kernel's name where the user gave none: ``ssh_HOST_KERNEL``, made acceptable."""
-    text = f"ssh_{host}_{remote_kernel_name}".lower()
-    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in text)[:200]
 
 
 def user_kernel_dir() -> Path:

@@ -3,7 +3,7 @@
 The link delivers each message exactly once, so a request needs no retry and no idempotency: it waits
 out any outage. Either side may ask; an answer carries the request's id.
 
-    {"id": 7, "op": "start", …}   {"id": 7, "result": {…}}   {"id": 7, "error": {…}}   {"op": "exited", …}
+    {"id": 7, "op": "start", …}   {"id": 7, "result": {…}}   {"id": 7, "error": {…}}   {"op": "taken", …}
 """
 
 from __future__ import annotations

@@ -277,12 +277,6 @@ def test_any_document_is_read_or_refused(document: dict[str, Any]) -> None:
         assert (spec.remote is not None) == kernelspecs.is_sshpyk(document)
 
 
-@given(st.text(), st.text())
-def test_default_name_is_one_that_jupyter_accepts(host: str, kernel: str) -> None:
-    name = kernelspecs.default_name(host, kernel)
-    assert kernelspecs.check_new_name(name) == name
-
-
 class TestNames:
     def test_jupyter_ignores_case(self) -> None:
         assert kernelspecs.check_new_name("GPU.1_a-b") == "gpu.1_a-b"
