@@ -261,7 +261,7 @@ def main(argv: Sequence[str]) -> int:
     with exclusive_use(PROJECT):
         if options.verb == "up":
             up()
-            say("up: `make lab-shell` goes in, `tox -e integration` runs the tests")
+            say("up: `make lab-shell` goes in, `.venv/bin/tox -e integration` runs the tests")
             return 0
         down()
         if options.engine:

@@ -31,7 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     if "SSHPYK_LAB" not in os.environ:
         raise pytest.UsageError(
-            "the integration tests run inside the lab: `make lab-up && tox -e integration`"
+            "the integration tests run inside the lab: `make lab-up && .venv/bin/tox -e integration`"
         )
     config.addinivalue_line("markers", "exclusive: disturbs the lab; nothing runs beside it")
     config.addinivalue_line("markers", "slow: takes many minutes; runs only with -m slow")
