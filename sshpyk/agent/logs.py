@@ -27,10 +27,11 @@ log = logging.getLogger(__name__)
 
 
 class KernelLogs:
-    """The logs in one folder."""
+    """The logs in one folder; ``alive`` gives the state of each kernel and server that lives, by id."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, alive: Callable[[], dict[str, Any]]) -> None:
         self._folder = folder
+        self.alive = alive
 
     def path(self, kernel_id: str) -> str:
         """Return where a kernel writes."""
@@ -87,8 +88,8 @@ class KernelLogs:
         return sorted(found, key=lambda kernel_id: -found[kernel_id])
 
     def prune(self) -> None:
-        """Keep the logs of the latest kernels only."""
-        for kernel_id in self._known()[KEPT_LOGS:]:
+        """Keep the logs of the latest kernels, and of those that live: a quiet one has its log still."""
+        for kernel_id in set(self._known()[KEPT_LOGS:]) - set(self.alive()):
             self._remove(kernel_id)
 
     def rotate(self, kernel_id: str) -> None:
@@ -96,8 +97,11 @@ class KernelLogs:
         path = self.path(kernel_id)
         try:
             size = os.path.getsize(path)
-            if size <= LIMIT_BYTES:
-                return
+        except OSError:  # somebody removed it; to say so each second would fill the log of ours
+            return
+        if size <= LIMIT_BYTES:
+            return
+        try:
             with open(path, "rb") as source:
                 source.seek(size - LIMIT_BYTES)
                 fd = os.open(path + ".1", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -174,11 +178,11 @@ def _piece(data: bytes, place: list[int], *, more: bool, lost: bool = False) -> 
     return {"text": text, "place": place, "more": more, "lost": lost}
 
 
-def operations(logs: KernelLogs, alive: Callable[[], dict[str, Any]]) -> dict[str, Operation]:
-    """Return what a hub may ask about logs; ``alive`` gives the state of each kernel that lives."""
+def operations(logs: KernelLogs) -> dict[str, Operation]:
+    """Return what a hub may ask about logs."""
 
     async def list_logs(_params: Params) -> Params:
-        states = alive()
+        states = logs.alive()
         return {
             "logs": [{**one, "state": states.get(one["kernel_id"], "ended")} for one in logs.list()]
         }
@@ -187,7 +191,7 @@ def operations(logs: KernelLogs, alive: Callable[[], dict[str, Any]]) -> dict[st
         kernel_id = params["kernel_id"]
         if not (isinstance(kernel_id, str) and _ID.fullmatch(kernel_id)):
             raise KernelError("that is no kernel's id", phase="reading a kernel's log")
-        state = alive().get(kernel_id, "ended")
+        state = logs.alive().get(kernel_id, "ended")
         return {**logs.read(kernel_id, params.get("place")), "state": state}
 
     return {"logs": list_logs, "read_log": read_log}

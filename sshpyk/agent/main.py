@@ -123,8 +123,8 @@ class Agent:
         self._places = places
         self._boot_id = boot_id()
         self._spool = Spool(places.logs)
-        self._logs = KernelLogs(places.logs)
         self._book = Book(self._spool.backlog)
+        self._logs = KernelLogs(places.logs, self._book.activities)
         self._links: dict[str, _HeldLink] = {}
         self._loop = asyncio.get_running_loop()
         self._leave = asyncio.Event()

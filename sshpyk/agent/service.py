@@ -49,7 +49,7 @@ class Service:
         self._driver = driver
         self._book = book
         self._places = places
-        self._logs = logs = KernelLogs(places.logs)
+        self._logs = logs = KernelLogs(places.logs, book.activities)
         book.on_ended = lambda kernel: logs.end(kernel.kernel_id, kernel.status)
         self._starting: set[str] = set()  # asked for, and not stopped since
         self.forwards = Forwards(driver, lambda op, **params: self.rpc.call(op, **params))
@@ -67,7 +67,7 @@ class Service:
                 "backlog": self._backlog,
                 "welcomes": self._welcomes,
                 **Custody(driver, book, places.sockets).operations,
-                **logs_operations(logs, book.activities),
+                **logs_operations(logs),
                 **serving.operations,
                 "script": run_script,
             },

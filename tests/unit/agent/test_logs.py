@@ -12,10 +12,16 @@ from sshpyk.errors import KernelError
 
 
 @pytest.fixture
-def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KernelLogs:
+def alive() -> dict[str, str]:
+    """What each kernel does that lives."""
+    return {}
+
+
+@pytest.fixture
+def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alive: dict[str, str]) -> KernelLogs:
     monkeypatch.setattr(logs_module, "LIMIT_BYTES", 1000)
     monkeypatch.setattr(logs_module, "READ_BYTES", 300)
-    return KernelLogs(str(tmp_path / "kernels"))
+    return KernelLogs(str(tmp_path / "kernels"), lambda: alive)
 
 
 class Writer:
@@ -106,6 +112,48 @@ def test_log_of_a_kernel_that_ended_stays_with_a_note_and_an_empty_one_goes(logs
     assert sorted(os.listdir(logs._folder)) == ["k1.log", "k1.log.json"]
     with pytest.raises(KernelError, match="no log of that kernel"):
         logs.read("k2", None)
+
+
+def test_log_of_a_quiet_kernel_that_lives_stays_however_many_start_after_it(
+    logs: KernelLogs, alive: dict[str, str]
+):
+    alive["k1"] = "idle"
+    Writer(logs).write(1)
+    for place in range(logs_module.KEPT_LOGS + 2):
+        later = Writer(logs, f"later{place}")
+        later.write(1)
+        os.utime(later.path, (2**32 + place, 2**32 + place))
+    logs.begin("one-more")
+    kept = {one["kernel_id"] for one in logs.list()}
+    assert "k1" in kept
+    assert "later0" not in kept
+    del alive["k1"]
+    logs.begin("yet-another")
+    assert "k1" not in {one["kernel_id"] for one in logs.list()}
+
+
+def test_log_that_somebody_removed_is_left_alone(
+    logs: KernelLogs, caplog: pytest.LogCaptureFixture
+):
+    path = Writer(logs).path
+    logs.rotate("k1")
+    assert not os.path.exists(path)
+    assert not caplog.records
+
+
+def test_log_whose_size_cannot_be_told_stays_as_it_is(
+    logs: KernelLogs, monkeypatch: pytest.MonkeyPatch
+):
+    writer = Writer(logs)
+    writer.write(200)
+
+    def refuse(path: str) -> int:
+        raise PermissionError(13, "denied", path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(logs_module.os.path, "getsize", refuse)
+        logs.rotate("k1")
+    assert os.path.getsize(writer.path) == 200 * 11
 
 
 def test_bytes_that_are_no_text_come_through(logs: KernelLogs):

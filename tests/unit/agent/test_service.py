@@ -388,6 +388,19 @@ async def test_only_the_latest_logs_are_kept(
         ]
 
 
+@in_loop
+async def test_log_of_a_kernel_that_lives_is_kept_when_another_starts(
+    short_folder: Path, specs: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(logs_module, "KEPT_LOGS", 0)
+    write_kernelspec(specs, "dies", ["python", "-c", "print('x')"], **PYTHON)
+    async with service_bench(short_folder) as bench:
+        await bench.start()
+        with pytest.raises(KernelDied):
+            await bench.start(kernel_name="dies", kernel_id="cd" * 16)
+        assert (bench.logs / f"{KERNEL_ID}.log").exists()
+
+
 # What is around the kernel
 
 
