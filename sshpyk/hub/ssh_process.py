@@ -45,8 +45,8 @@ class SshProcess:
         self.on_said: Callable[[bytes], None] = lambda data: None
         self.unread = b""
         self._tail = b""
-        os.set_blocking(self._stderr_fd, False)
-        os.set_blocking(self.stdout_fd, False)
+        for fd in pipes:
+            os.set_blocking(fd, False)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._stderr_fd, self._read_stderr)
 
@@ -89,7 +89,22 @@ class SshProcess:
 
     async def write(self, data: bytes) -> None:
         """Write all of ``data`` to stdin; OSError when ssh has gone."""
-        await self._loop.run_in_executor(None, _write_all, self.stdin_fd, data)
+        # Not in a thread: nothing ends one that waits for ssh to read, and the number of a pipe that is
+        # closed meanwhile is the next one's.
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[os.write(self.stdin_fd, rest) :]
+            except BlockingIOError:
+                await self._writable()
+
+    async def _writable(self) -> None:
+        writable: asyncio.Future[None] = self._loop.create_future()
+        self._loop.add_writer(self.stdin_fd, _settle, writable)
+        try:
+            await writable
+        finally:
+            self._loop.remove_writer(self.stdin_fd)
 
     async def wait(self, patience_s: float = _END_PATIENCE_S) -> int | None:
         """Return the exit status if ssh ends within ``patience_s``."""
@@ -133,9 +148,3 @@ class SshProcess:
 def _settle(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
