@@ -136,8 +136,10 @@ class Connection:
     def answer(self, link: Link, hello: Hello) -> list[Event]:
         """Carry ``link`` for the peer that said ``hello``; return what it sent behind it.
 
-        Raises LinkProtocolError for an epoch that is not newer than the link's.
+        Raises LinkProtocolError for an epoch that is not newer than the link's, and where the peer
+        expects what was never sent; nothing has changed then for the connection that carries the link.
         """
+        link.check(hello.epoch, hello)
         if hello.restarted:
             link.peer_restarted()
         reply = link.hello(hello.epoch)
@@ -233,6 +235,8 @@ class Connection:
         if link.confirmed and not hello.resumed:
             self.state = State.CLOSED
             return Resumed(self.epoch, known=False, boot_id=hello.boot_id)
+        if self.state is State.OPENING:
+            link.check(self.epoch, hello)
         if hello.restarted:
             link.peer_restarted()
         if self.state is State.OPENING:

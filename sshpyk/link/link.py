@@ -236,26 +236,29 @@ class Link:
         """The peer has got a HELLO that said that our process replaced another."""
         self._restarted = False
 
-    def attach(self, epoch: int, peer: Hello | None = None) -> None:
-        """Continue on a new connection, whose peer has received as far as it says (None: nothing).
+    def check(self, epoch: int, peer: Hello | None = None) -> None:
+        """Raise LinkProtocolError for what :meth:`attach` refuses; nothing has changed then.
 
-        Raises LinkProtocolError when the peer expects what was never sent.
+        That is an epoch that is not newer than ours, and a peer that expects what was never sent.
         """
         if epoch <= self.epoch:
             raise LinkProtocolError("epoch %d after %d" % (epoch, self.epoch))
-        live, over = (peer.streams, peer.over) if peer else ({}, {})
-        if self._restarted:
-            # The offset is that of a message which the peer drops when it hears of our restart.
-            live = {number: at._replace(offset=0) for number, at in live.items()}
+        if self._numbered:  # else our numbers go on from the peer's, whatever these are
+            live, over = self._received_by(peer)
+            for number, position in self._positions(live, over).items():
+                self._streams[number].sender.check_position(position)
+
+    def attach(self, epoch: int, peer: Hello | None = None) -> None:
+        """Continue on a new connection, whose peer has received as far as it says (None: nothing).
+
+        Raises as :meth:`check` does.
+        """
+        self.check(epoch, peer)
+        live, over = self._received_by(peer)
         if not self._numbered:
             self._numbered = True
             self._continue_from(live, over)
-        positions = {
-            number: live.get(number, over.get(number, Position())) for number in self._streams
-        }
-        for number, position in positions.items():
-            self._streams[number].sender.check_position(position)
-        for number, position in positions.items():
+        for number, position in self._positions(live, over).items():
             self._streams[number].sender.rewind(position)
         self._over = {number: at for number, at in self._over.items() if number in live}
         # The last acknowledgement may have been lost with the connection before.
@@ -264,6 +267,20 @@ class Link:
         self._acks_due.update(self._streams)
         self._turns.join_all()
         self.epoch = epoch
+
+    def _received_by(self, peer: Hello | None) -> tuple[dict[int, Position], dict[int, Position]]:
+        """Return how far the peer is on the streams that it has, and on those that are over there."""
+        live, over = (peer.streams, peer.over) if peer else ({}, {})
+        if self._restarted:
+            # The offset is that of a message which the peer drops when it hears of our restart.
+            live = {number: at._replace(offset=0) for number, at in live.items()}
+        return live, over
+
+    def _positions(
+        self, live: dict[int, Position], over: dict[int, Position]
+    ) -> dict[int, Position]:
+        """Return where the peer is on each stream that we have."""
+        return {number: live.get(number, over.get(number, Position())) for number in self._streams}
 
     def _continue_from(self, live: dict[int, Position], over: dict[int, Position]) -> None:
         for number, position in live.items():

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sshpyk.link.connection import Broken, Connection
+from sshpyk.link.frames import Hello, LinkProtocolError, Position, encode_hello
 from sshpyk.link.link import Link
 from sshpyk.link.stream import Taken
 from tests.unit.link.pair import End, Pair
@@ -209,3 +211,35 @@ def test_peer_tells_how_much_it_had_got_of_the_dead_process():
     pair.settle()
     assert pair.agent.link.found_seq(1) == 3
     assert pair.agent.link.queued_seq(1) == pair.agent.link.acknowledged_seq(1) == 4
+
+
+@pytest.mark.parametrize(
+    ("epoch", "expected"), [(1, 0), (9, 99)], ids=["of an older epoch", "that expects too much"]
+)
+@pytest.mark.parametrize("side", SIDES)
+def test_refused_hello_of_a_new_process_leaves_the_message_that_is_arriving(
+    side: str, epoch: int, expected: int
+):
+    """It was under way when its process dialled once more, and that connection was the first here."""
+    pair = opened(1)
+    pair.connect()
+    pair.settle()
+    end, other = ends_of(pair, side)
+    other.link.send(1, b"x" * 1_000_000)
+    pair.step()
+    before = end.link.hello(9)
+    assert before.streams[1].offset > 0
+    late = Hello(
+        end.link.link_id, epoch, resumed=True, streams={1: Position(expected)}, restarted=True
+    )
+    if side == "agent":
+        with pytest.raises(LinkProtocolError):
+            Connection.accept().answer(end.link, late)
+    else:
+        dialled = Connection.initiate(end.link, epoch)
+        (event,) = dialled.receive_data(encode_hello(late), pair.now)
+        assert isinstance(event, Broken)
+    assert (end.link.hello(9), end.link.epoch) == (before, 2)
+    pair.settle()
+    assert end.payloads(1) == [b"x" * 1_000_000]
+    assert not end.broken
