@@ -103,11 +103,27 @@ async def _until_idle(server: Server, host: HostLink) -> None:
 
 
 def _start_log(target: SshTarget) -> None:
-    path = hub_log_of(target)
-    if path.exists() and path.stat().st_size > _LOG_LIMIT_BYTES:
-        path.replace(path.with_suffix(".log.1"))
     logging.basicConfig(
-        filename=path,
+        handlers=[_BoundedLog(hub_log_of(target), errors="backslashreplace")],
         level=logging.INFO,
         format="%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s",
     )
+
+
+class _BoundedLog(logging.FileHandler):
+    """A log that begins anew when it is full, as the host may write to it; one older is kept.
+
+    ``logging.handlers`` has one as well, whose import would cost every first launch 4 ms.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            full = self.stream
+            if full is not None and os.fstat(full.fileno()).st_size > _LOG_LIMIT_BYTES:
+                with contextlib.suppress(FileNotFoundError):  # somebody removed it
+                    os.replace(self.baseFilename, self.baseFilename + ".1")
+                self.stream = self._open()
+                full.close()
+            super().emit(record)
+        except OSError:
+            self.handleError(record)

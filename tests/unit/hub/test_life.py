@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -168,3 +169,40 @@ async def test_with_a_kernel_it_stays(short_folder, monkeypatch):
         assert not hub.task.done()
         writer.close()
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextmanager
+def begun_log(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[logging.Logger]:
+    """The root logger of a hub that has just begun its log, with room for 2000 bytes."""
+    with monkeypatch.context() as patch:
+        patch.setattr(life_module, "hub_log_of", lambda target: path)
+        patch.setattr(life_module, "_LOG_LIMIT_BYTES", 2000)
+        patch.setattr(logging, "root", logging.RootLogger(logging.WARNING))
+        life_module._start_log(SshTarget("gpu1"))
+        yield logging.root
+        for handler in logging.root.handlers:
+            handler.close()
+
+
+def test_log_that_the_host_fills_keeps_its_end_in_two_files(tmp_path: Path, monkeypatch):
+    path, older = tmp_path / "hub.log", tmp_path / "hub.log.1"
+    path.write_text("of the hub before\n" * 200)
+    with begun_log(path, monkeypatch) as log:
+        log.info("first")
+        assert older.read_text() == "of the hub before\n" * 200
+        for number in range(1000):
+            log.info("ssh: line %d", number)
+    assert set(tmp_path.iterdir()) == {path, older}
+    assert max(path.stat().st_size, older.stat().st_size) < 2200
+    lines = (older.read_text() + path.read_text()).splitlines()
+    numbers = [int(line.rpartition(" ")[2]) for line in lines]
+    assert numbers == list(range(1000 - len(lines), 1000))
+
+
+def test_full_log_that_somebody_removed_begins_anew(tmp_path: Path, monkeypatch):
+    path = tmp_path / "hub.log"
+    with begun_log(path, monkeypatch) as log:
+        log.info("x" * 3000)
+        path.unlink()
+        log.info("no text: %s", "\udcff")
+    assert path.read_text().endswith("no text: \\udcff\n")
