@@ -22,6 +22,7 @@ from sshpyk.wire.rpc import Params
 MAX_SCRIPT_BYTES = 256 * 1024
 MAX_OUTPUT_BYTES = 1024 * 1024  # of each stream
 LONGEST_S = 3600.0
+_REAP_S = 2.0
 _PHASE = "running a script"
 
 
@@ -29,7 +30,7 @@ async def run_script(params: Params) -> Params:
     """Run ``script`` with sh for at most ``timeout_s`` (an operation of :class:`..service.Service`).
 
     Answers ``stdout`` and ``stderr`` (text, cut at :data:`MAX_OUTPUT_BYTES`) and the exit ``status``,
-    which is None when the script was ended for its time or its output.
+    which is None when the script was ended for its time or its output, or does not end at all.
     """
     script, timeout_s = params.get("script"), params.get("timeout_s")
     if not (isinstance(script, str) and len(script) <= MAX_SCRIPT_BYTES):
@@ -42,7 +43,10 @@ async def run_script(params: Params) -> Params:
         bound_s = min(max(0.0, timeout_s), LONGEST_S)
         out, err, ended = await loop.run_in_executor(None, _read, process, bound_s)
     finally:  # also when the link is given up meanwhile: the pipes close, and the thread ends
-        status = _end(process)
+        _kill(process)
+        # Apart: a child that waits for a file server which is gone does not die before that is back.
+        reaping = loop.run_in_executor(None, _reap, process)
+    status = await reaping
     return {
         "stdout": out.decode("utf-8", "replace"),
         "stderr": err.decode("utf-8", "replace"),
@@ -70,11 +74,17 @@ def _start(script: str) -> subprocess.Popen[bytes]:
             raise HostError(f"cannot run sh: {error.strerror}", phase=_PHASE) from error
 
 
-def _end(process: subprocess.Popen[bytes]) -> int:
-    """Reap the shell, and kill what it left in its process group."""
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End the shell, and what it left in its process group."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    return process.wait()
+
+
+def _reap(process: subprocess.Popen[bytes]) -> int | None:
+    """Return the status of the killed shell, None where that does not end it; blocks, for a thread."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return process.wait(_REAP_S)
+    return None
 
 
 def _read(process: subprocess.Popen[bytes], timeout_s: float) -> tuple[bytes, bytes, bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,30 @@ async def test_given_up_while_it_runs_ends_it(tmp_path: Path) -> None:
         await running
     pid = int((tmp_path / "pid").read_text())
     await until(lambda: not alive(pid))
+
+
+class Unkillable(subprocess.Popen[bytes]):
+    """A child in uninterruptible sleep, as on a file server that is gone: no signal ends it soon."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        time.sleep(3 if timeout is None else timeout)
+        super().wait()
+        raise subprocess.TimeoutExpired(self.args, timeout or 3)
+
+
+@in_loop
+async def test_child_that_cannot_be_killed_holds_neither_the_loop_nor_the_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module.subprocess, "Popen", Unkillable)
+    monkeypatch.setattr(module, "_REAP_S", 0.2)
+    running = asyncio.ensure_future(run("echo out"))
+    longest_s, turn_s = 0.0, time.monotonic()
+    while not running.done():
+        await asyncio.sleep(0.01)
+        longest_s, turn_s = max(longest_s, time.monotonic() - turn_s), time.monotonic()
+    assert longest_s < 1
+    assert await running == {"stdout": "out\n", "stderr": "", "status": None}
 
 
 @pytest.mark.parametrize(
