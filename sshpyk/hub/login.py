@@ -53,7 +53,7 @@ class ForeignSsh:
         if self.status is None:
             try:
                 os.killpg(self.pid, 0)
-            except ProcessLookupError:
+            except (ProcessLookupError, PermissionError):  # macOS refuses where all are zombies
                 self.status = -1
         return self.status
 

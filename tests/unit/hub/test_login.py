@@ -17,7 +17,7 @@ import pytest
 from sshpyk.errors import AuthenticationFailed, SshpykError
 from sshpyk.hub.dial import Terminal
 from sshpyk.hub.host import HostLink
-from sshpyk.hub.login import LOGIN_IDLE_S, serve_login
+from sshpyk.hub.login import LOGIN_IDLE_S, ForeignSsh, serve_login
 from sshpyk.hub.ssh_process import SshProcess
 from tests.unit.agent.service_bench import alive
 from tests.unit.wire.harness import in_loop, until
@@ -189,3 +189,14 @@ async def test_the_exit_status_that_the_command_line_tells_is_sshs():
         link.may_go_on.set()
         await serving
         link.ssh.end(close_pipes=True)
+
+
+@pytest.mark.parametrize("error", [ProcessLookupError, PermissionError])
+def test_ssh_whose_group_is_gone_or_all_zombies_has_ended(monkeypatch, error: type[OSError]):
+    """macOS has the second word for a group that nobody has reaped."""
+
+    def refuse(group: int, number: int) -> None:
+        raise error
+
+    monkeypatch.setattr(os, "killpg", refuse)
+    assert ForeignSsh(4711).poll() == -1
