@@ -363,9 +363,9 @@ class HostLink:
         self.phase = text
 
     def _end_ssh(self) -> None:
-        if self._ssh is not None:
-            self._ssh.end(close_pipes=False)
-            self._ssh = None
+        ssh, self._ssh = self._ssh, None
+        if ssh is not None:
+            ssh.end(close_pipes=False)
 
     # What the driver tells
 
@@ -396,8 +396,8 @@ class HostLink:
             self.reason = Unreachable(f"the connection was lost: {reason}", host=self.target.host)
             self.outage.begin(reason)
             self._be(LinkState.DIALING)
+            self._start_dialing()  # first: whatever becomes of the old ssh, the link is to come back
             self._end_ssh()
-            self._start_dialing()
 
     def _on_incompatible(self, carrier: Carrier, versions: tuple[int, ...]) -> None:
         error = no_common_version(self.target.host, RESUMING, versions)

@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -390,6 +391,27 @@ async def test_a_lost_connection_is_dialed_again_and_nothing_is_lost(monkeypatch
         assert net.dials == 2
         assert net.sshs[0].ended == 1
         assert net.sshs[1].ended == 0
+
+
+@in_loop
+async def test_an_ssh_that_cannot_be_ended_does_not_keep_a_lost_connection_from_being_dialed_again(
+    monkeypatch, tmp_path
+):
+    def refuse(*, close_pipes: bool) -> None:
+        raise PermissionError
+
+    failures: list[Any] = []
+    loop = asyncio.get_running_loop()
+    async with network(monkeypatch, tmp_path) as (net, host):
+        await host.bring_up("python3")
+        monkeypatch.setattr(net.sshs[0], "end", refuse)
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "call_exception_handler", failures.append)
+            net.cut()
+            await until(lambda: failures)
+        assert isinstance(failures[0]["exception"], PermissionError)
+        assert await asyncio.wait_for(host.rpc.call("echo", text="across"), 5) == {"echo": "across"}
+        assert net.dials == 2
 
 
 @in_loop
