@@ -43,7 +43,7 @@ def login(host: str, **given: Any) -> LoggedIn:
       sshpyk login gpu1
       sshpyk login me@gpu1 --ssh-config ~/cluster/ssh_config
     """
-    return open_link(*_target(host, given))
+    return open_link(*target_of(host, given))
 
 
 def open_link(target: SshTarget, python: str) -> LoggedIn:
@@ -62,8 +62,11 @@ def open_link(target: SshTarget, python: str) -> LoggedIn:
         hub.close()
 
 
-def _target(host: str, given: dict[str, Any]) -> tuple[SshTarget, str]:
-    """Return the target as ``add`` would make it, and a Python that kernels use there."""
+def target_of(host: str, given: dict[str, Any]) -> tuple[SshTarget, str]:
+    """Return the target as ``add`` would make it of these options, and a Python that kernels use there.
+
+    Raises InvalidInput for what cannot be a host or a config.
+    """
     config = {"remote_kernel_name": "python3", "remote_python": "python3", "ssh_host_alias": host}
     wanted = Wanted.from_options({**config, **given})
     target = RemoteKernel.from_config(wanted.config).target()

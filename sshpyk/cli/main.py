@@ -54,6 +54,7 @@ _VERBS = {
         "sshpyk.cli.login:login",
         "Open the link to a host that asks for a password or a code.",
     ),
+    "logout": ("sshpyk.cli.logout:logout", "Close the link to a host."),
     "servers": ("sshpyk.cli.servers:servers", "Show the Jupyter servers that run on hosts."),
     "mount": ("sshpyk.cli.mount:mount", "Show a folder of this machine on a host."),
     "mounts": ("sshpyk.cli.mounts:mounts", "Show which folders are mounted on hosts."),

@@ -21,6 +21,7 @@ from sshpyk.cli.results import (
     KernelReport,
     Listing,
     LoggedIn,
+    LoggedOut,
     Mark,
 )
 from sshpyk.cli.text import safe as _safe
@@ -87,6 +88,16 @@ def _logged_in(result: LoggedIn) -> None:
         click.echo(
             f"Without kernels it is kept for {result.kept_h} h; this terminal may be closed."
         )
+
+
+@render.register
+def _logged_out(result: LoggedOut) -> None:
+    if not result.was_open:
+        click.echo(f"There is no link to {result.host}.")
+        return
+    ended = f"; {result.ended} kernel(s) ended with it" if result.ended else ""
+    left = f"; {result.left} persistent kernel(s) run on there" if result.left else ""
+    click.echo(f"The link to {result.host} is closed{ended}{left}.")
 
 
 @render.register

@@ -28,6 +28,7 @@ __all__ = [
     "LogList",
     "LogText",
     "LoggedIn",
+    "LoggedOut",
     "Mark",
     "OfferRow",
     "Processes",
@@ -122,6 +123,16 @@ class LoggedIn:
     was_up: bool
     kernels: int
     kept_h: int
+
+
+@dataclass(frozen=True)
+class LoggedOut:
+    """``logout`` closed the link of a host if it ``was_open``: kernels ended, or were left there."""
+
+    host: str
+    was_open: bool
+    ended: int = 0
+    left: int = 0
 
 
 @dataclass(frozen=True)

@@ -304,6 +304,28 @@ def test_f42_key_gone_from_the_agent_waits_for_a_login_and_no_line_is_lost(
             exact_across(own_hub, kernel, lab, "needs login", acts)
 
 
+def test_logout_closes_what_login_has_opened_and_asks_first_where_a_kernel_would_end(
+    lab: Lab, add_kernel: AddKernel, own_hub: OwnHub
+) -> None:
+    def logout(*words: str) -> tuple[int, str]:
+        argv = [SSHPYK, "logout", own_hub.host, *own_hub.options, *words]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE_S)
+        return done.returncode, done.stdout + done.stderr
+
+    finish(typing(own_hub))
+    assert logout() == (0, f"The link to {own_hub.host} is closed.\n")
+    eventually(lambda: not own_hub.processes(), "the end of hub and ssh")
+    assert logout() == (0, f"There is no link to {own_hub.host}.\n")
+    with started(lab, add_kernel(own_hub.host, *own_hub.options)) as kernel:
+        code, said = logout()
+        assert (code, "1 kernel(s) would end" in said) == (2, True), said
+        assert kernel.run("1 + 1").result == "2"
+        code, said = logout("--yes")
+        assert (code, "1 kernel(s) ended with it" in said) == (0, True), said
+        eventually(lambda: not kernel.manager.is_alive(), "the end of the kernel here")
+    eventually(lambda: not own_hub.processes(), "the end of hub and ssh")
+
+
 # F41: the host key
 
 

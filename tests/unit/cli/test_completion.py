@@ -51,7 +51,7 @@ def offered(line: str) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("sshpyk log", {"login"}),
+        ("sshpyk log", {"login", "logout"}),
         ("sshpyk login g", {"gpu1", "gpu2"}),
         ("sshpyk login me@g", {"me@gpu1", "me@gpu2"}),
         ("sshpyk login d", {"deep"}),
