@@ -27,10 +27,10 @@ def change_for_the_agent() -> None:
 
 @contextlib.contextmanager
 def as_the_login() -> Iterator[None]:
-    """Start a process or make a folder in here, and the modes are those that the user is used to.
+    """Start a process in here, and its files have the modes that the user is used to.
 
-    Popen's own ``umask`` needs Python 3.9. What another thread of ours makes in this moment is in a
-    folder that is private itself.
+    In the loop's thread only: a process has one umask. (Popen's own ``umask`` needs Python 3.9.) What
+    another thread of ours makes in this moment is in a folder that is private itself.
     """
     if _umask is None:
         yield
@@ -39,7 +39,14 @@ def as_the_login() -> Iterator[None]:
     try:
         yield
     finally:
-        os.umask(_PRIVATE)  # not what was before: two threads may be in here
+        os.umask(_PRIVATE)
+
+
+def make_folder(path: str) -> None:
+    """Make a folder of the user's, with the mode that it would have had; from any thread."""
+    os.mkdir(path)
+    if _umask is not None:
+        os.chmod(path, 0o777 & ~_umask)
 
 
 def give_back_limit(pid: int) -> None:

@@ -34,7 +34,7 @@ class Listener:
         self._folder = folder
         self._path = os.path.join(folder, AGENT_SOCKET)
         self._touched_s = now_s()
-        self._told = False
+        self._told = ""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)  # of one that was killed
         self._socket, self._inode = _bind(self._path)
@@ -77,12 +77,13 @@ class Listener:
             self._socket.close()
             self._socket, self._inode = _bind(self._path)
         self.serve()
-        self._told = False
+        self._told = ""
         log.warning("%s was removed, and is bound again", self._path)
 
     def _tell(self, text: str) -> None:
-        if not self._told:
-            self._told = True
+        """Log a trouble once, however long it lasts."""
+        if self._told != text:
+            self._told = text
             log.error("%s", text)
 
     # Sessions
@@ -100,6 +101,7 @@ class Listener:
             loop.remove_reader(self._socket)
             loop.call_later(ACCEPT_PAUSE_S, self.serve)
             return
+        self._told = ""
         session.setblocking(False)
         deadline = loop.call_later(DESCRIPTORS_S, self._turn_away, session)
         loop.add_reader(session, self._receive, session, deadline)

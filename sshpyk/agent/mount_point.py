@@ -14,7 +14,7 @@ import subprocess
 import sys
 from typing import Container
 
-from sshpyk.agent.inherited import as_the_login
+from sshpyk.agent.inherited import make_folder
 from sshpyk.errors import MountError
 from sshpyk.wire.rpc import Params
 
@@ -126,8 +126,7 @@ def _make_folders(mount: MountPoint) -> None:
         missing.append(path)
         path = os.path.dirname(path)
     for path in reversed(missing):
-        with as_the_login():
-            os.mkdir(path)
+        make_folder(path)
         mount.made.append(path)
 
 

@@ -97,14 +97,14 @@ class Arrivals:
         An agent that has nothing to hold leaves while a laptop sleeps. What was lost with the link is
         told to its owners; this launch had only begun, and its kernel is nowhere.
         """
+        deadline_s = asyncio.get_running_loop().time() + request.launch_timeout_s
         try:
-            return await self._launch(request)
+            return await self._launch(request, deadline_s)
         except LinkLost as error:
             log.info("launching again: %s", error.what)
-            return await self._launch(request)
+            return await self._launch(request, deadline_s)
 
-    async def _launch(self, request: LaunchRequest) -> HubKernel:
-        deadline_s = asyncio.get_running_loop().time() + request.launch_timeout_s
+    async def _launch(self, request: LaunchRequest, deadline_s: float) -> HubKernel:
         bringing_up = asyncio.ensure_future(self._host.bring_up(request.python))
         # A request that rode along with the first HELLO fails as the dial does, and says it.
         bringing_up.add_done_callback(self._note_up)

@@ -8,7 +8,6 @@ from typing import Any
 
 from sshpyk.hub.host import HostLink
 from sshpyk.hub.requests import LaunchRequest, owner
-from sshpyk.wire.rpc import Params
 
 STARTING = "starting the kernel"
 
@@ -38,7 +37,7 @@ class KernelStart:
             host.phase = STARTING
         # The agent gives up first, for it can say what the activation had printed.
         rest_s = deadline_s - asyncio.get_running_loop().time()
-        asking = self._rpc.call(
+        self.answer = self._rpc.begin(
             "start",
             kernel_id=kernel_id,
             python=request.python,
@@ -57,12 +56,11 @@ class KernelStart:
             owner=owner(),
             session=request.session,
         )
-        self.answer: asyncio.Task[Params] = asyncio.ensure_future(asking)
 
-    @property
-    def has_failed(self) -> bool:
-        """Whether the answer is an error already."""
-        return self.answer.done() and (self.answer.cancelled() or bool(self.answer.exception()))
+    def is_good_for(self, host: HostLink) -> bool:
+        """Whether it may still bring a kernel on the host's link of now."""
+        failed = self.answer.done() and (self.answer.cancelled() or self.answer.exception())
+        return host.driver is self._driver and not failed
 
     def give_up(self) -> None:
         """End the kernel, also one that has failed, or that the agent has not heard of yet."""

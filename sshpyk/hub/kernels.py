@@ -19,6 +19,7 @@ from sshpyk.hub.endpoint_pool import EndpointPool
 from sshpyk.hub.host import HostLink
 from sshpyk.hub.mounts import Mounts
 from sshpyk.hub.requests import HubKernel, LaunchRequest, Left, Taken, Ticket
+from sshpyk.wire.driver import LinkDriver
 
 SUBSCRIPTION_PATIENCE_S = 3.0  # a client needs 0.1 s or more to come back to its endpoints
 LATE_CLIENT_S = 15.0  # on a busy machine; its output waits, the rest goes on
@@ -114,13 +115,18 @@ class Kernels:
             ticket, request, self._pool.take(connection_file.read(request.connection_file))
         )
         self._kernels[kernel.kernel_id] = kernel
+        driver = self._host.driver
         self._host.keep_up(request.python)
         try:
             await kernel.endpoints.wait_resubscribed(SUBSCRIPTION_PATIENCE_S)
         except BaseException:
             self.abandon(kernel)
+            if not request.persistent:
+                _abandon_unclaimed(driver, ticket.streams)
             raise
-        if kernel.has_ended:  # lost with its link meanwhile, or taken over
+        if self._kernels.get(kernel.kernel_id) is not kernel:  # lost, left or taken over meanwhile
+            if kernel.has_ended:
+                _abandon_unclaimed(driver, ticket.streams)
             return kernel
         kernel.endpoints.hold_for_client()
         if request.kernel_name:  # else it was attached to, and its first client may be hours away
@@ -158,6 +164,7 @@ class Kernels:
         else:
             log.warning("ending kernel %s: its stand-in has gone", kernel_id)
             self._host.rpc.notify("stop", kernel_id=kernel_id, grace_s=0)
+            _abandon_unclaimed(self._host.driver, found.get("streams", []))
 
     def _taken_unheard(self, found: dict[str, Any]) -> None:
         """A kernel is another's by now, and the agent that was to tell us was killed before."""
@@ -256,6 +263,7 @@ class Kernels:
         kernel.end(status)
 
     def _fail_all(self, error: SshpykError) -> None:
+        self._arrivals.successors.give_up_all()
         for kernel in list(self._kernels.values()):
             self._let_go(kernel)
             kernel.end(error)
@@ -284,3 +292,9 @@ class Kernels:
         for kernel in self._kernels.values():
             kernel.endpoints.close()
         self._pool.close()
+
+
+def _abandon_unclaimed(driver: LinkDriver, streams: list[int]) -> None:
+    """Let go of a kernel's streams that nobody reads: its end would wait there for us for ever."""
+    for stream in streams:
+        driver.abandon(stream)

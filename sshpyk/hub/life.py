@@ -120,10 +120,17 @@ class _BoundedLog(logging.FileHandler):
         try:
             full = self.stream
             if full is not None and os.fstat(full.fileno()).st_size > _LOG_LIMIT_BYTES:
-                with contextlib.suppress(FileNotFoundError):  # somebody removed it
+                if _is_at(full.fileno(), self.baseFilename):  # else the next hub has begun it anew
                     os.replace(self.baseFilename, self.baseFilename + ".1")
                 self.stream = self._open()
                 full.close()
             super().emit(record)
         except OSError:
             self.handleError(record)
+
+
+def _is_at(fd: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:  # somebody removed it
+        return False

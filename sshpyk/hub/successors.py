@@ -51,11 +51,16 @@ class Successors:
         self._waiting[file] = _Successor(start, request, info, timer)
 
     def take(self, request: LaunchRequest, info: dict[str, Any]) -> KernelStart | None:
-        """Return the kernel that was asked for by the same request, unless that has failed already."""
-        waiting = self._waiting.get(request.connection_file)
+        """Return the kernel that was asked for by the same request.
+
+        None where that has failed or its link is lost; also during an outage, which may be one that only
+        a person ends: a launch hears of that.
+        """
+        host, waiting = self._host, self._waiting.get(request.connection_file)
         if waiting is None:
             return None
-        if (waiting.request, waiting.info) != (request, info) or waiting.start.has_failed:
+        same = (waiting.request, waiting.info) == (request, info)
+        if not (same and host.is_up and waiting.start.is_good_for(host)):
             self.give_up(request.connection_file)
             return None
         del self._waiting[request.connection_file]

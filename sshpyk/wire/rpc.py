@@ -49,15 +49,17 @@ class Rpc:
 
     async def call(self, op: str, **params: Any) -> Params:
         """Ask the peer and wait for its answer, across outages; raises what the peer raised."""
+        return await self.begin(op, **params)
+
+    def begin(self, op: str, **params: Any) -> asyncio.Future[Params]:
+        """Ask the peer now, and return what will have its answer as :meth:`call` returns it."""
         self._last_id += 1
         number = self._last_id
         answer: asyncio.Future[Params] = asyncio.get_running_loop().create_future()
         self._waiting[number] = _Call({**params, "id": number, "op": op}, answer)
+        answer.add_done_callback(lambda _: self._waiting.pop(number, None))
         self._send(self._waiting[number].record)
-        try:
-            return await answer
-        finally:
-            self._waiting.pop(number, None)
+        return answer
 
     def notify(self, op: str, **params: Any) -> None:
         """Tell the peer something that needs no answer."""

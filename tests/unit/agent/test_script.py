@@ -81,9 +81,9 @@ class Unkillable(subprocess.Popen[bytes]):
     """A child in uninterruptible sleep, as on a file server that is gone: no signal ends it soon."""
 
     def wait(self, timeout: float | None = None) -> int:
-        time.sleep(3 if timeout is None else timeout)
+        time.sleep(20 if timeout is None else timeout)
         super().wait()
-        raise subprocess.TimeoutExpired(self.args, timeout or 3)
+        raise subprocess.TimeoutExpired(self.args, timeout or 20)
 
 
 @in_loop
@@ -97,7 +97,7 @@ async def test_child_that_cannot_be_killed_holds_neither_the_loop_nor_the_answer
     while not running.done():
         await asyncio.sleep(0.01)
         longest_s, turn_s = max(longest_s, time.monotonic() - turn_s), time.monotonic()
-    assert longest_s < 1
+    assert longest_s < 10
     assert await running == {"stdout": "out\n", "stderr": "", "status": None}
 
 

@@ -119,6 +119,7 @@ class FakeAgent:
                 "interrupt": self._noted("interrupt"),
                 "signal": self._noted("signal"),
                 "welcomes": self._noted("welcomes"),
+                "leave": self._noted("leave"),
                 "list": self._list,
                 "script": self._script,
             },

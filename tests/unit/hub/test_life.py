@@ -206,3 +206,16 @@ def test_full_log_that_somebody_removed_begins_anew(tmp_path: Path, monkeypatch)
         path.unlink()
         log.info("no text: %s", "\udcff")
     assert path.read_text().endswith("no text: \\udcff\n")
+
+
+def test_full_log_that_the_next_hub_has_begun_anew_is_left_to_it(tmp_path: Path, monkeypatch):
+    path, older = tmp_path / "hub.log", tmp_path / "hub.log.1"
+    with begun_log(path, monkeypatch) as log:
+        log.info("x" * 3000)
+        path.replace(older)
+        path.write_text("the next hub's first line\n")
+        log.info("our last words")
+    assert "x" * 3000 in older.read_text()
+    first, last = path.read_text().splitlines()
+    assert first == "the next hub's first line"
+    assert last.endswith("our last words")

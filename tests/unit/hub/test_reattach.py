@@ -52,6 +52,17 @@ async def test_an_owner_that_vanishes_takes_its_kernel_along(short_folder: Path)
         owner.leave()
         await until(lambda: made.agent.ops == ["start", "stop"])
         await until(lambda: not made.kernels.summaries())
+        await until(lambda: not made.joined.agent.link.unacknowledged, "that its end was taken")
+
+
+@in_loop
+async def test_one_that_is_left_meanwhile_does_not_come_back(short_folder: Path):
+    async with next_hub(short_folder) as (made, owner, come_back):
+        made.kernels.leave(made.kernels._kernels[KERNEL_ID])
+        come_back()
+        heard = [(await owner.hear() or {})["event"] for _ in range(2)]
+        assert heard == ["ready", "left"]
+        assert not made.kernels.summaries()
 
 
 @in_loop

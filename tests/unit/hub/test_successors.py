@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
-from sshpyk.errors import KernelDied, LinkLost
+from sshpyk.errors import AuthenticationFailed, KernelDied, LinkLost
 from sshpyk.hub import endpoint_pool, successors
+from sshpyk.hub.linkstate import LinkState
 from sshpyk.hub.requests import LaunchRequest
 from sshpyk.wire.jupyter_messages import Signer
 from sshpyk.wire.kernel_messages import CONTROL
-from tests.unit.hub.fakes import FakeKernel
+from sshpyk.wire.rpc import Rpc
+from tests.unit.hub.fakes import FakeAgent, FakeKernel
 from tests.unit.hub.kernels_bench import Bench, bench
-from tests.unit.wire.harness import in_loop, until
+from tests.unit.wire.harness import Joined, in_loop, until
 
 
 def goes_for_restart(kernel: FakeKernel, content: dict[str, Any] | None = None) -> None:
@@ -114,7 +116,8 @@ async def test_one_that_has_failed_is_asked_for_anew(short_folder: Path):
     async with restarting(short_folder) as (made, request):
         made.agent.start_error = KernelDied("no luck")
         made.agent.may_start.set()
-        await asyncio.sleep(0.02)
+        (waiting,) = made.kernels._arrivals.successors._waiting.values()
+        await until(waiting.start.answer.done)
         made.agent.start_error = None
         await made.kernels.launch(request)
         assert len(living(made, "env")) == 1
@@ -160,6 +163,29 @@ async def test_a_lost_link_takes_it_along_and_the_launch_asks_on_the_next(short_
         made.agent.may_start.set()
         await made.kernels.launch(request)
         await until(lambda: len(living(made, "env")) == 1)
+
+
+@in_loop
+async def test_one_that_was_ready_on_a_link_that_is_lost_by_now_is_none(short_folder: Path):
+    async with restarting(short_folder) as (made, request), Joined() as after:
+        made.agent.may_start.set()
+        await until(lambda: len(made.agent.kernels) == 2)
+        await asyncio.sleep(0.02)
+        next_agent = FakeAgent(after)
+        made.host.rpc, made.host.driver = Rpc(after.hub, {}), after.hub
+        made.host.on_lost_link(LinkLost("rebooted"))
+        kernel = await made.kernels.launch(request)
+        assert next_agent.kernel.params["kernel_id"] == kernel.kernel_id
+
+
+@in_loop
+async def test_a_launch_in_an_outage_hears_what_the_dial_meets(short_folder: Path):
+    async with restarting(short_folder) as (made, request):
+        made.host.state = LinkState.NEEDS_LOGIN
+        made.host.failure = AuthenticationFailed("denied")
+        with pytest.raises(AuthenticationFailed):
+            await made.kernels.launch(request)
+        await come_too_late(made)
 
 
 @in_loop
