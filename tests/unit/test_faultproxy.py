@@ -255,8 +255,8 @@ def test_a_server_that_is_away_is_a_reset(faultproxy):
         port = gone.getsockname()[1]
     with (
         faultproxy.FaultProxy("127.0.0.1", port) as proxy,
+        pytest.raises(ConnectionResetError),  # which may come before connect() has returned
         socket.create_connection(proxy.address, timeout=PATIENCE_S) as one,
-        pytest.raises(ConnectionResetError),
     ):
         one.recv(1)
 
