@@ -2,8 +2,8 @@
 
 A kernel that is restarted says so as it goes (``shutdown_reply`` with ``restart``); the next one is asked
 for when it has ended. Meanwhile Jupyter, which looks ten times a second, notices the end and starts a
-stand-in, whose launch finds the kernel under way. What nobody comes for is ended; so is what the launch,
-when it comes, does not want the same in all.
+stand-in, whose launch finds the kernel under way. What nobody comes for is ended, as is what a launch
+does not want because it asks for something else.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Successors:
     def ask_for(self, request: LaunchRequest, info: dict[str, Any]) -> None:
         """Ask for the kernel that a restart is about to launch; ``info`` is its connection file's.
 
-        Not where it would have to be mounted first, nor for a persistent one: such a kernel could be left
-        on the host without anybody who knows of it. Nothing is brought up for it.
+        Not where folders would have to be mounted first, nor for a persistent one: such a kernel could
+        be left on the host without anybody who knows of it. No link is brought up for it.
         """
         host = self._host
         if request.persistent or request.mounts or not host.is_up or host.is_silent:
@@ -71,7 +71,7 @@ class Successors:
         """End what was asked for and nobody wants."""
         waiting = self._waiting.pop(connection_file, None)
         if waiting is not None:
-            log.info("kernel %s is not needed: no restart came", waiting.start.kernel_id)
+            log.info("kernel %s, asked for in advance, is not needed", waiting.start.kernel_id)
             waiting.timer.cancel()
             waiting.start.give_up()
 
